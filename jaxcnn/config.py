@@ -1,0 +1,229 @@
+"""What an experiment is: frozen dataclasses. `config_reader.py` reads them from files.
+
+Every field has its default, its range (in the annotation) and a line of documentation, which is its `--help` text.
+`TrainConfig()` is the quick start. Sequences are tuples, so a config is hashable and can be compared.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Interval, Le
+
+Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Count = Annotated[int, Ge(1)]
+
+
+class Strict:
+    """Read strictly: no unknown keys, no silent conversion of types (told to pydantic without importing it)."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+
+
+@dataclass(frozen=True)
+class DataConfig(Strict):
+    """Which data, and how they are split."""
+
+    name: str = "mnist5k"
+    """TFDS name of the data set; `mnist5k`, 5,000 real digits, is embedded."""
+    data_dir: str | None = None
+    """Folder that holds prepared TFDS data sets; none: TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    train_split: str | None = None
+    """TFDS split expression to train on, such as `train[:90%]`; none: the data set's own, less the validation part."""
+    validation_split: str | None = None
+    """Split to validate on after each epoch; none: the data set's own, or else the last 10 % of its train split."""
+    test_split: str | None = None
+    """Split for the final figures; none: the data set's own test split, if it has one."""
+    image_size: Count | None = None
+    """Side in pixels to which images are resized and centre-cropped when loaded; none: as stored."""
+    resident_limit_gib: Positive = 4.0
+    """Most memory, in GiB, that a data set may take on the device."""
+
+
+@dataclass(frozen=True)
+class ModelConfig(Strict):
+    """Which network. What is none is chosen by the network or by the data, and logged."""
+
+    name: str = "resnet8"
+    """Network, by its name in the registry: resnet18, resnet20, vgg16, ..."""
+    num_classes: Count | None = None
+    """Classes of the head; none: those of the data set. Another number than the data set's is an error."""
+    width: Count | None = None
+    """Channels of the first stage; none: the network's own (16 for CIFAR ResNets, 64 otherwise)."""
+    block: Literal["basic", "bottleneck", "plain"] | None = None
+    """Residual block (plain: the basic block without its addition); none: the network's own."""
+    stem: Literal["small", "imagenet"] | None = None
+    """small: one 3x3 convolution; imagenet: 7x7 stride 2 and max-pool; none: by image size."""
+    norm: Literal["batch", "layer", "instance", "group", "none"] | None = None
+    """Normalisation; none: the network's own (batch for ResNet, no norm for VGG, as in torchvision)."""
+    num_groups: Count = 32
+    """Groups of `norm=group`; must divide every number of channels."""
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "leaky_relu", "elu", "hard_swish"] = "relu"
+    """Activation after each convolution and hidden dense layer."""
+    init: Literal[
+        "kaiming_fan_out_normal",
+        "kaiming_fan_in_normal",
+        "kaiming_fan_out_uniform",
+        "kaiming_fan_in_uniform",
+        "xavier_normal",
+        "xavier_uniform",
+        "lecun_normal",
+        "orthogonal",
+    ] = "kaiming_fan_out_normal"
+    """Initialiser of the convolution kernels; Kaiming's gain is that of ReLU."""
+    zero_last_scale: bool = False
+    """Start the last norm scale of each residual block at 0, so that each block starts as its shortcut."""
+    dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] | None = None
+    """Probability of dropping a unit before the head and inside VGG's dense layers; none: the network's own."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type; parameters, norm statistics, logits and loss are float32 in any case."""
+
+
+@dataclass(frozen=True)
+class PadCropConfig(Strict):
+    """Zero-pad each side, then crop the original size at a random place (He et al. 2015, section 4.2)."""
+
+    prob: Probability = 1.0
+    """Probability for each image; 0 turns the operation off."""
+    pad_px: Annotated[int, Ge(0)] = 2
+    """Padding of each side in pixels, so the largest shift; 4 is usual for 32x32."""
+
+
+@dataclass(frozen=True)
+class FlipConfig(Strict):
+    """Mirror left and right."""
+
+    prob: Probability = 0.0
+    """Probability for each image; 0.5 is usual where a mirrored object is still the object (not for digits)."""
+
+
+@dataclass(frozen=True)
+class CutoutConfig(Strict):
+    """Blank one square at a random place (DeVries & Taylor 2017)."""
+
+    prob: Probability = 0.0
+    """Probability for each image; 0 turns the operation off."""
+    size_px: Count = 8
+    """Side of the square in pixels; its centre lies anywhere in the image, so it may be cut by the border."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Strict):
+    """Random changes to training images, on the device, in this order; then per-channel normalisation."""
+
+    pad_crop: PadCropConfig = field(default_factory=PadCropConfig)
+    flip: FlipConfig = field(default_factory=FlipConfig)
+    cutout: CutoutConfig = field(default_factory=CutoutConfig)
+
+
+@dataclass(frozen=True)
+class OptimConfig(Strict):
+    """The optimizer, and what is done to gradients and weights."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """sgd: Nesterov momentum, decay added to the gradient; adamw: decay apart from the gradient."""
+    peak_lr: Positive = 0.1
+    """Learning rate after warm-up."""
+    momentum: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.9
+    """Momentum of sgd."""
+    nesterov: bool = True
+    """Whether sgd's momentum is Nesterov's."""
+    beta1: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.9
+    """adamw: decay of the mean of gradients."""
+    beta2: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.999
+    """adamw: decay of the mean of squared gradients."""
+    weight_decay: NonNegative = 5e-4
+    """Weight decay of the kernels; biases and norm parameters are not decayed."""
+    clip_norm: Positive | None = None
+    """Largest global norm of the gradient of the trainable parameters; none: no clipping."""
+    accumulation: Count = 1
+    """Equal parts in which a batch goes through the network one after the other: less memory, the same batch."""
+    ema_decay: Annotated[float, Interval(gt=0.0, lt=1.0)] | None = 0.99
+    """Decay a step of the moving average of weights and statistics used to evaluate; none: the weights themselves."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(Strict):
+    """The learning rate over the run: linear warm-up from 0, then the named shape."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    """Shape after warm-up."""
+    warmup_epochs: NonNegative = 2.0
+    """Length of the linear warm-up in epochs."""
+    final_fraction: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
+    """Learning rate at the end of the cosine, as a part of the peak."""
+
+
+@dataclass(frozen=True)
+class LoopConfig(Strict):
+    """Length and cadence of the run."""
+
+    epochs: Positive = 15.0
+    """Passes over the training split; parts of an epoch are allowed."""
+    batch_size: Count = 128
+    """Examples a step, over all devices."""
+    label_smoothing: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0
+    """Share of the target spread evenly over all classes (Szegedy et al. 2015, section 7)."""
+    patience_epochs: Count | None = None
+    """Stop after this many epochs without a better validation top-1; none: never."""
+    save_every_epochs: Count = 1
+    """Epochs between checkpoints; one is always written at the end and on interruption."""
+    max_steps_per_dispatch: Annotated[int, Ge(1), Le(4096)] = 128
+    """Most steps sent to the device in one go; fewer are sent when steps are slow, with the same result."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder, so that the next start is fast."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Strict):
+    """How the network is measured. Each example counts exactly once."""
+
+    batch_size: Count = 500
+    """Examples a forward pass, over all devices."""
+    every_epochs: Count = 1
+    """Epochs between evaluations on the validation split."""
+
+
+@dataclass(frozen=True)
+class MeshConfig(Strict):
+    """The devices."""
+
+    devices: Count | None = None
+    """Devices on the `data` axis, over which each batch is divided; none: all there are."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(Strict):
+    """One experiment. The defaults are the quick start: a ResNet-8 on 5,000 real digits."""
+
+    name: str = "quickstart"
+    """Name of the experiment; the run folder is runs/NAME-TIME unless --workdir says otherwise."""
+    seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
+    """Seed of the initial weights, the order of examples, augmentation and dropout."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: LoopConfig = field(default_factory=LoopConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    freeze: tuple[str, ...] = ()
+    """Globs of parameter paths that do not train, such as `backbone/**`; `!` takes back, the last match wins."""
+    init_from: str | None = None
+    """Run folder whose best weights this run starts from; a head of another class count starts anew."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+@dataclass(frozen=True)
+class Preprocessing(Strict):
+    """How an image becomes the network's input: what must travel with the weights."""
+
+    image_shape: tuple[int, int, int]
+    """Height, width and channels of the input."""
+    mean: tuple[float, ...]
+    """Mean of each channel, in units of 0..1."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel, in units of 0..1."""
+    channel_order: Literal["RGB", "grey"] = "RGB"
+    """Order of the channels."""
