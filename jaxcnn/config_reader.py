@@ -39,41 +39,38 @@ def load_config(path: str | Path) -> TrainConfig:
 
 
 def check(config: T, where: str) -> T:
-    """Returns the config, or raises InputError for a value of the wrong type or range."""
-    return from_dict(type(config), dataclasses.asdict(config), where)  # type: ignore[call-overload]
+    """Returns the config (lists as tuples), or raises InputError for a value of the wrong type or range."""
+    return parse_json(type(config), to_json(config), where)
 
 
-def from_json(kind: type[T], path: Path) -> T:
+def read_json(kind: type[T], path: Path) -> T:
     """Returns the dataclass `kind` from a JSON file, or raises InputError with the file and the field."""
     try:
         text = path.read_text()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    return _validate(kind, path.name, lambda adapter: adapter.validate_json(text))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    return parse_json(kind, text, str(path))
 
 
-def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """Returns the dataclass `kind` from nested dicts, or raises InputError with `where` and the field."""
-    return _validate(kind, where, lambda adapter: adapter.validate_python(values))
-
-
-def to_json(config: Any) -> str:
-    """Returns a config as indented JSON, which `from_json` reads back to an equal config."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
-def _validate(kind: type[T], where: str, read: Callable[[Any], T]) -> T:
+def parse_json(kind: type[T], text: str, where: str) -> T:
+    """Returns the dataclass `kind` from JSON, or raises InputError with `where` and the field."""
     import pydantic
 
     try:
-        return read(pydantic.TypeAdapter(kind))
+        return pydantic.TypeAdapter(kind).validate_json(text)
     except pydantic.ValidationError as failure:
-        problem = failure.errors()[0]
-        raise InputError(f"{where}: {_one_line(kind, dict(problem))}") from None
+        raise InputError(f"{where}: {_one_line(kind, dict(failure.errors()[0]))}") from None
+
+
+def to_json(config: Any) -> str:
+    """Returns a config as indented JSON, which `parse_json` reads back to an equal config."""
+    return json.dumps(dataclasses.asdict(config), indent=2, default=repr) + "\n"
 
 
 def _one_line(kind: type, problem: dict[str, Any]) -> str:
     """One pydantic error as `field=value: what would be right`."""
+    if problem["type"] == "json_invalid":
+        return problem["msg"]
     *parents, name = [str(part) for part in problem["loc"]] or [""]
     dotted = ".".join([*parents, name])
     if problem["type"] == "unexpected_keyword_argument":
@@ -83,8 +80,6 @@ def _one_line(kind: type, problem: dict[str, Any]) -> str:
     message = problem["msg"][0].lower() + problem["msg"][1:]
     if problem["type"] == "literal_error":
         message += "; " + did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
-    if problem["type"] == "json_invalid":
-        return message
     return f"{dotted}={problem['input']!r}: {message}"
 
 
