@@ -55,6 +55,8 @@ class ModelConfig(Strict):
     """Residual block (plain: the basic block without its addition); none: the network's own."""
     stem: Literal["small", "imagenet"] | None = None
     """small: one 3x3 convolution; imagenet: 7x7 stride 2 and max-pool; none: by image size."""
+    neck: Literal["dense", "pooled"] | None = None
+    """VGG only. dense: two layers of 4,096 units before the head; pooled: the mean over the map; none: by image size."""
     norm: Literal["batch", "layer", "instance", "group", "none"] | None = None
     """Normalisation; none: the network's own (batch for ResNet, no norm for VGG, as in torchvision)."""
     num_groups: Count = 32

@@ -1,0 +1,120 @@
+"""The one convolution that every network uses.
+
+On GPU and TPU it is `lax.conv_general_dilated` and nothing else. On CPU the values are the same, but the gradient of
+the kernel is written as an ordinary NHWC convolution: XLA leaves the derived one in a form (`f01b_i01o->01bf`) which,
+inside a loop of steps, it runs some 25 times slower (jax-ml/jax issue 12868). The platform is chosen when the program
+is lowered (`lax.platform_dependent`), not by the default backend, so that compiling for a TPU on a CPU machine is right.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcnn.models.layers import Initializer, kaiming_normal
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+class Conv(nn.Module):
+    """2-D convolution, NHWC x HWIO -> NHWC, padded on both sides by explicit numbers as PyTorch's `padding=`.
+
+    Attributes:
+      features: channels of the output.
+      kernel_size: side of the kernel in pixels.
+      stride: step in pixels, the same along H and W.
+      padding: pixels of zeros on each side; none: (kernel_size - 1) // 2, which keeps the size at stride 1.
+      groups: parts into which the channels are divided, each seen by its own kernels.
+      use_bias: whether a bias a channel is added.
+      kernel_init: initialiser of the kernel.
+      dtype: compute type; the parameters are float32.
+      plain: use `lax.conv_general_dilated` on CPU too (for export and forward-mode derivatives).
+    """
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    padding: int | None = None
+    groups: int = 1
+    use_bias: bool = False
+    kernel_init: Initializer = kaiming_normal("fan_out")
+    dtype: jnp.dtype = jnp.float32
+    plain: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns [N, H', W', features] for x [N, H, W, C]."""
+        side, in_features = self.kernel_size, x.shape[-1]
+        if in_features % self.groups or self.features % self.groups:
+            raise ValueError(f"groups={self.groups} must divide {in_features=} and features={self.features}")
+        shape = (side, side, in_features // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        padding = (side - 1) // 2 if self.padding is None else self.padding
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        convolve = _lax_conv if self.plain else conv
+        y = convolve(x, kernel, self.stride, padding, self.groups)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+        return y
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
+    """Returns the convolution [N, H', W', O] of x [N, H, W, C] with kernel [K, K, C / groups, O]; see the module."""
+    arguments = {"stride": stride, "padding": padding, "groups": groups}
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_cpu_conv, stride, padding, groups),
+        default=functools.partial(_lax_conv, **arguments),
+    )
+
+
+def _lax_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
+    pads: Sequence[tuple[int, int]] = ((padding, padding),) * 2
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=_NHWC, feature_group_count=groups
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _cpu_conv(stride: int, padding: int, groups: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _lax_conv(x, kernel, stride, padding, groups)
+
+
+def _cpu_conv_forward(stride: int, padding: int, groups: int, x: jax.Array, kernel: jax.Array):
+    return _lax_conv(x, kernel, stride, padding, groups), (x, kernel)
+
+
+def _cpu_conv_backward(stride: int, padding: int, groups: int, saved, dy: jax.Array):
+    x, kernel = saved
+    _, transpose = jax.vjp(lambda image: _lax_conv(image, kernel, stride, padding, groups), x)
+    return *transpose(dy), _kernel_gradient(x, dy, kernel.shape[0], stride, padding, groups)
+
+
+_cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)
+
+
+def _kernel_gradient(x: jax.Array, dy: jax.Array, side: int, stride: int, padding: int, groups: int) -> jax.Array:
+    """Returns dL/dkernel [K, K, C / groups, O] as a convolution that contracts N, with C in the place of the batch.
+
+    dkernel[i, j, c, o] = sum over n, p, q of x[n, stride·p + i - padding, stride·q + j - padding, c] · dy[n, p, q, o].
+    """
+    n, h, w, c = x.shape
+    images = x.reshape(n, h, w, groups, c // groups).transpose(4, 1, 2, 3, 0)  # [C/G, H, W, G, N]
+    images = images.reshape(c // groups, h, w, groups * n)
+    cotangents = dy.transpose(1, 2, 0, 3)  # [H', W', N, O]
+    # The far side is padded (or cropped) so that exactly K positions remain.
+    far = [stride * (out - 1) + side - padding - size for out, size in zip(dy.shape[1:3], (h, w), strict=True)]
+    gradient = lax.conv_general_dilated(
+        images,
+        cotangents,
+        window_strides=(1, 1),
+        padding=[(padding, far[0]), (padding, far[1])],
+        rhs_dilation=(stride, stride),
+        dimension_numbers=_NHWC,
+        feature_group_count=groups,
+    )  # [C/G, K, K, O]
+    return gradient.transpose(1, 2, 0, 3)

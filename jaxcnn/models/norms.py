@@ -1,0 +1,173 @@
+"""Normalisation layers, as factories: frozen, hashable values that a network is given and calls at each place.
+
+    ResNet(norm=GroupNorm(num_groups=32))
+    norm(name="norm1", train=train)(x)
+
+All compute over images NHWC, with x̂ = (x - mean) / sqrt(var + epsilon) and y = scale · x̂ + bias, one scale and one
+bias a channel; they differ only in the axes of mean and var:
+
+| factory      | mean and var over              | epsilon | paper |
+| BatchNorm    | N, H, W (each channel)         | 1e-5    | Ioffe & Szegedy 2015, algorithm 1 |
+| LayerNorm    | H, W, C (each image)           | 1e-5    | Ba et al. 2016; over H, W, C as in Wu & He 2018, figure 2 |
+| InstanceNorm | H, W (each image and channel)  | 1e-5    | Ulyanov et al. 2016, equation 3 |
+| GroupNorm    | H, W, C/G (each image, group)  | 1e-5    | Wu & He 2018, equations 1 to 7 |
+| NoNorm       | none: y = x, no parameters     |         | |
+
+Statistics and arithmetic are float32 whatever the compute dtype; the variance is the mean of squared deviations, not
+E[x²] - E[x]², which can turn negative. The output has the dtype of the input.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn.paths import GlobRule
+
+Initializer = Any
+
+
+class Norm(Protocol):
+    """What a network needs of a norm: a module by name. Blocks never ask which norm it is."""
+
+    def __call__(self, *, name: str, train: bool, scale_init: Initializer = ...) -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Over the batch, with running statistics for inference.
+
+    `momentum` is the decay of the old running value: 0.9 here is 0.1 in PyTorch. The running variance takes the
+    unbiased batch variance, as PyTorch's does. A norm whose scale and bias are in the rule `frozen` uses its running
+    statistics in training too and does not write them. With the batch sharded over devices under jit, the statistics
+    are those of the global batch.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    frozen: GlobRule = GlobRule()
+
+    def __call__(self, *, name: str, train: bool, scale_init: Initializer = nn.initializers.ones) -> nn.Module:
+        return _BatchNorm(self, train, scale_init, name=name)
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Over H, W and C of one image."""
+
+    epsilon: float = 1e-5
+
+    def __call__(self, *, name: str, train: bool, scale_init: Initializer = nn.initializers.ones) -> nn.Module:
+        return _GroupNorm(_one_group, self.epsilon, scale_init, name=name)
+
+
+@dataclass(frozen=True)
+class InstanceNorm:
+    """Over H and W of one channel of one image."""
+
+    epsilon: float = 1e-5
+
+    def __call__(self, *, name: str, train: bool, scale_init: Initializer = nn.initializers.ones) -> nn.Module:
+        return _GroupNorm(_all_groups, self.epsilon, scale_init, name=name)
+
+
+@dataclass(frozen=True)
+class GroupNorm:
+    """Over H, W and the channels of one of `num_groups` groups of one image; groups must divide the channels."""
+
+    num_groups: int = 32
+    epsilon: float = 1e-5
+
+    def __call__(self, *, name: str, train: bool, scale_init: Initializer = nn.initializers.ones) -> nn.Module:
+        return _GroupNorm(_FixedGroups(self.num_groups), self.epsilon, scale_init, name=name)
+
+
+@dataclass(frozen=True)
+class NoNorm:
+    """The identity; convolutions then have biases."""
+
+    def __call__(self, *, name: str, train: bool, scale_init: Initializer = nn.initializers.ones) -> nn.Module:
+        return _Identity(name=name)
+
+
+def has_bias(norm: Norm) -> bool:
+    """Returns whether the norm adds a bias of its own, so that the convolution before it needs none."""
+    return not isinstance(norm, NoNorm)
+
+
+def _one_group(features: int) -> int:
+    return 1
+
+
+def _all_groups(features: int) -> int:
+    return features
+
+
+@dataclass(frozen=True)
+class _FixedGroups:
+    num_groups: int
+
+    def __call__(self, features: int) -> int:
+        if features % self.num_groups:
+            raise ValueError(f"num_groups={self.num_groups} must divide {features=}")
+        return self.num_groups
+
+
+def _normalise(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
+    """(x - mean) / sqrt(var + epsilon) · scale + bias; all broadcast against x."""
+    return (x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
+
+
+class _BatchNorm(nn.Module):
+    spec: BatchNorm
+    train: bool
+    scale_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if not self.train or self._is_frozen():
+            return _normalise(wide, running_mean.value, running_var.value, scale, bias, self.spec.epsilon).astype(x.dtype)
+        mean = jnp.mean(wide, axis=(0, 1, 2))  # [C]
+        var = jnp.mean(jnp.square(wide - mean), axis=(0, 1, 2))
+        if not self.is_initializing():
+            count = math.prod(x.shape[:-1])
+            keep = self.spec.momentum
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * var * (count / max(count - 1, 1))
+        return _normalise(wide, mean, var, scale, bias, self.spec.epsilon).astype(x.dtype)
+
+    def _is_frozen(self) -> bool:
+        path = "/".join(self.path)
+        return self.spec.frozen.matches(f"{path}/scale") and self.spec.frozen.matches(f"{path}/bias")
+
+
+class _GroupNorm(nn.Module):
+    groups_of: Any
+    epsilon: float
+    scale_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        n, h, w, c = x.shape
+        groups = self.groups_of(c)
+        scale = self.param("scale", self.scale_init, (c,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (c,), jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(n, h, w, groups, c // groups)
+        mean = jnp.mean(wide, axis=(1, 2, 4), keepdims=True)  # [N, 1, 1, G, 1]
+        var = jnp.mean(jnp.square(wide - mean), axis=(1, 2, 4), keepdims=True)
+        scale, bias = scale.reshape(groups, c // groups), bias.reshape(groups, c // groups)
+        return _normalise(wide, mean, var, scale, bias, self.epsilon).reshape(n, h, w, c).astype(x.dtype)
+
+
+class _Identity(nn.Module):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x

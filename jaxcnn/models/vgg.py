@@ -1,0 +1,90 @@
+"""VGG backbones: stacks of 3x3 convolutions with a 2x2 max-pool after each stage (Simonyan & Zisserman 2014, table 1)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jaxcnn.models.conv import Conv
+from jaxcnn.models.layers import Activation, adaptive_mean, max_pool
+from jaxcnn.models.norms import NoNorm, Norm
+
+# Convolutions in each of the five stages; the number in the name counts these and the three dense layers.
+STAGE_SIZES: dict[str, tuple[int, ...]] = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+
+
+class VGGStage(nn.Module):
+    """Convolutions of equal width, each with norm and activation, then a 2x2 max-pool."""
+
+    num_convs: int
+    features: int
+    norm: Norm
+    activation: Activation
+    conv: Any
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for index in range(1, self.num_convs + 1):
+            x = self.conv(self.features, 3, use_bias=True, name=f"conv{index}")(x)
+            x = self.activation(self.norm(name=f"norm{index}", train=self.train)(x))
+        return max_pool(x, window=2, stride=2)
+
+
+class VGG(nn.Module):
+    """VGG backbone: image [N, H, W, C] -> map [N, H // 32, W // 32, 8 · width].
+
+    Attributes:
+      stage_sizes: convolutions in each stage; see STAGE_SIZES.
+      width: channels of the first stage; they double from stage to stage, up to eight times the first.
+      norm: factory of the normalisation between convolution and activation; the paper has none. The convolutions
+        keep their biases in any case, as torchvision's do.
+      activation: function after each convolution.
+      conv: `Conv`, or a partial of it that fixes initialiser and dtype.
+    """
+
+    stage_sizes: tuple[int, ...]
+    width: int = 64
+    norm: Norm = NoNorm()
+    activation: Activation = nn.relu
+    conv: Any = Conv
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        for index, num_convs in enumerate(self.stage_sizes):
+            features = self.width * min(2**index, 8)
+            stage = VGGStage(num_convs, features, self.norm, self.activation, self.conv, train, name=f"stage{index + 1}")
+            x = stage(x)
+        return x
+
+    @property
+    def total_stride(self) -> int:
+        """Pixels of the image for one pixel of the last map; a smaller image is an error."""
+        return 2 ** len(self.stage_sizes)
+
+
+class VGGNeck(nn.Module):
+    """The dense layers before the head: the map averaged to 7x7, then two of 4,096 units with dropout.
+
+    The average makes any image size fit the weights, as in torchvision; at 224 pixels it is the identity.
+    """
+
+    activation: Activation = nn.relu
+    dropout: float = 0.5
+    features: int = 4096
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = adaptive_mean(x, 7)
+        x = x.reshape(x.shape[0], -1)  # [N, 7 · 7 · C], in the order H, W, C
+        for name in ("fc1", "fc2"):
+            init = nn.initializers.normal(0.01)  # as torchvision; the paper, section 3.1, has the same
+            x = self.activation(nn.Dense(self.features, kernel_init=init, dtype=self.dtype, name=name)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return x
