@@ -56,12 +56,14 @@ class ModelConfig(Strict):
     stem: Literal["small", "imagenet"] | None = None
     """small: one 3x3 convolution; imagenet: 7x7 stride 2 and max-pool; none: by image size."""
     neck: Literal["dense", "pooled"] | None = None
-    """VGG only. dense: two layers of 4,096 units before the head; pooled: the mean over the map; none: by image size."""
+    """VGG only. dense: two layers of 4,096 units; pooled: the mean over the map; none: by image size."""
     norm: Literal["batch", "layer", "instance", "group", "none"] | None = None
     """Normalisation; none: the network's own (batch for ResNet, no norm for VGG, as in torchvision)."""
     num_groups: Count = 32
     """Groups of `norm=group`; must divide every number of channels."""
-    activation: Literal["relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "leaky_relu", "elu", "hard_swish"] = "relu"
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "leaky_relu", "elu", "hard_swish"] = (
+        "relu"
+    )
     """Activation after each convolution and hidden dense layer."""
     init: Literal[
         "kaiming_fan_out_normal",

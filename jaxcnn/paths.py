@@ -98,7 +98,7 @@ def split(tree: Tree, rule: GlobRule) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def merge(first: Tree, second: Tree) -> dict[str, Any]:
-    """Returns the tree that holds the leaves of both, in sorted order; `merge(*split(tree, rule))` is the tree again."""
+    """Returns the tree that holds the leaves of both, in sorted order: the inverse of `split`."""
     flat = {**flatten(first), **flatten(second)}
     return unflatten({path: flat[path] for path in sorted(flat)})
 
@@ -110,7 +110,9 @@ def difference(expected: Tree, found: Tree, limit: int = 3) -> str:
     for title, names in (("missing", want.keys() - have.keys()), ("unexpected", have.keys() - want.keys())):
         if names:
             shown = sorted(names)[:limit]
-            parts.append(f"{title} {', '.join(shown)}" + (f" and {len(names) - limit} more" if len(names) > limit else ""))
+            parts.append(
+                f"{title} {', '.join(shown)}" + (f" and {len(names) - limit} more" if len(names) > limit else "")
+            )
     shapes = [
         f"{path} is {tuple(have[path].shape)}, expected {tuple(want[path].shape)}"
         for path in sorted(want.keys() & have.keys())

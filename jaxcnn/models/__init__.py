@@ -1,7 +1,7 @@
 """Networks: pure Flax modules. Needs flax and jax only.
 
-    from jaxcnn.models import ResNet, BasicBlock, GroupNorm, Classifier
-    model = Classifier(ResNet((2, 2, 2, 2), BasicBlock, norm=GroupNorm(32)), num_classes=10)
+from jaxcnn.models import ResNet, BasicBlock, GroupNorm, Classifier
+model = Classifier(ResNet((2, 2, 2, 2), BasicBlock, norm=GroupNorm(32)), num_classes=10)
 """
 
 from jaxcnn.models.classifier import Classifier

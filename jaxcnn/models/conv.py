@@ -3,7 +3,7 @@
 On GPU and TPU it is `lax.conv_general_dilated` and nothing else. On CPU the values are the same, but the gradient of
 the kernel is written as an ordinary NHWC convolution: XLA leaves the derived one in a form (`f01b_i01o->01bf`) which,
 inside a loop of steps, it runs some 25 times slower (jax-ml/jax issue 12868). The platform is chosen when the program
-is lowered (`lax.platform_dependent`), not by the default backend, so that compiling for a TPU on a CPU machine is right.
+is lowered (`lax.platform_dependent`), not by the default backend: one compiles for a TPU on a CPU machine.
 """
 
 import functools

@@ -85,4 +85,6 @@ def _averaging(length: int, size: int, dtype: Any) -> jax.Array:
     """The matrix [size, length] whose row i averages the window of output i."""
     starts = [i * length // size for i in range(size)]
     ends = [-(-(i + 1) * length // size) for i in range(size)]
-    return jnp.array([[(s <= p < e) / (e - s) for p in range(length)] for s, e in zip(starts, ends, strict=True)], dtype)
+    return jnp.array(
+        [[(s <= p < e) / (e - s) for p in range(length)] for s, e in zip(starts, ends, strict=True)], dtype
+    )

@@ -135,7 +135,9 @@ class _BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if not self.train or self._is_frozen():
-            return _normalise(wide, running_mean.value, running_var.value, scale, bias, self.spec.epsilon).astype(x.dtype)
+            return _normalise(wide, running_mean.value, running_var.value, scale, bias, self.spec.epsilon).astype(
+                x.dtype
+            )
         mean = jnp.mean(wide, axis=(0, 1, 2))  # [C]
         var = jnp.mean(jnp.square(wide - mean), axis=(0, 1, 2))
         if not self.is_initializing():

@@ -118,7 +118,7 @@ NETWORKS: dict[str, Network] = {
 
 
 def build_model(
-    config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, freeze: GlobRule = GlobRule()
+    config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int, freeze: GlobRule | None = None
 ) -> Classifier:
     """Returns the network of a config.
 
@@ -133,6 +133,7 @@ def build_model(
     """
     if config.name not in NETWORKS:
         raise InputError(f"model.name={config.name!r}: no such network; {did_you_mean(config.name, NETWORKS)}")
+    freeze = freeze or GlobRule()
     conv = functools.partial(Conv, kernel_init=INITIALIZERS[config.init], dtype=jnp.dtype(config.dtype))
     small = min(image_shape[:2]) < SMALL_IMAGE_PX
     parts = Parts(config, _norm(config, freeze), freeze, ACTIVATIONS[config.activation], conv, small)

@@ -1,4 +1,4 @@
-"""VGG backbones: stacks of 3x3 convolutions with a 2x2 max-pool after each stage (Simonyan & Zisserman 2014, table 1)."""
+"""VGG backbones: stacks of 3x3 convolutions, each ended by a 2x2 max-pool (Simonyan & Zisserman 2014, table 1)."""
 
 from typing import Any
 
@@ -58,7 +58,9 @@ class VGG(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         for index, num_convs in enumerate(self.stage_sizes):
             features = self.width * min(2**index, 8)
-            stage = VGGStage(num_convs, features, self.norm, self.activation, self.conv, train, name=f"stage{index + 1}")
+            stage = VGGStage(
+                num_convs, features, self.norm, self.activation, self.conv, train, name=f"stage{index + 1}"
+            )
             x = stage(x)
         return x
 

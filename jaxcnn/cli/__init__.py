@@ -1,0 +1,57 @@
+"""The command line: `jaxcnn COMMAND ...`, one file a command."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_INTERRUPTED, InputError, Interrupted, RunFailed, did_you_mean
+
+COMMANDS = {
+    "train": "train a network (the same as python train.py)",
+    "evaluate": "measure a run on a split",
+    "predict": "class probabilities for image files",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code: 0, 1 fault, 2 the user's input, 75 interrupted and saved."""
+    started = time.perf_counter()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--version"]:
+        arguments[0] = "version"
+    elif not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else EXIT_INPUT
+    name, *rest = arguments
+    if name not in COMMANDS and name != "version":
+        print(f"error: no command {name!r}; {did_you_mean(name, COMMANDS)}", file=sys.stderr)
+        return EXIT_INPUT
+    return guarded(lambda: import_module(f"jaxcnn.cli.{name}").run(rest, started=started))
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Returns action()'s exit code; the user's mistakes and a run's failures become one line each."""
+    try:
+        return action()
+    except InputError as error:
+        return _tell(f"error: {error}", EXIT_INPUT)
+    except Interrupted as interruption:
+        return _tell(str(interruption), EXIT_INTERRUPTED)
+    except RunFailed as failure:
+        return _tell(f"error: {failure}", EXIT_INTERNAL)
+    except KeyboardInterrupt:
+        return _tell("interrupted; nothing was saved since the last checkpoint", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_INTERNAL
+
+
+def _tell(line: str, code: int) -> int:
+    print(" ".join(line.split("\n")), file=sys.stderr)
+    return code
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:10s} {text}" for name, text in COMMANDS.items())
+    return f"usage: jaxcnn COMMAND ...   (jaxcnn COMMAND --help; jaxcnn --version)\n\ncommands:\n{rows}"

@@ -1,0 +1,91 @@
+"""`jaxcnn evaluate RUN`: loss, top-1, top-5 and the accuracy of each class on a split."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jaxcnn.config import DataConfig, EvaluationConfig
+from jaxcnn.errors import InputError
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What may differ from the run: folders move, and other splits can be measured."""
+
+    data: DataConfig
+    evaluation: EvaluationConfig
+
+
+def run(argv: Sequence[str], *, started: float) -> int:
+    """Runs the command and returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="jaxcnn evaluate",
+        description=__doc__,
+        epilog="--data.* and --evaluation.* override the fields of the run's config, for instance --data.data-dir.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: test")
+    parser.add_argument(
+        "--checkpoint", default="best", metavar="best|latest|STEP", help="default: best by validation top-1"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    options, rest = parser.parse_known_args(list(argv))
+
+    from jaxcnn import runtime
+    from jaxcnn.run_folder import RunFolder
+
+    runtime.quiet_libraries()
+    runtime.set_up_logging()
+    folder = RunFolder(options.run)
+    config = folder.config
+    if rest:
+        import tyro
+
+        from jaxcnn.config_reader import check
+
+        given = tyro.cli(Overrides, prog=parser.prog, default=Overrides(config.data, config.evaluation), args=rest)
+        config = check(replace(config, data=given.data, evaluation=given.evaluation), "command line")
+    if config.train.compilation_cache:
+        runtime.enable_compilation_cache()
+    figures, name, step = _measure(folder, config, options.split, options.checkpoint)
+    if options.json:
+        print(json.dumps({"run": str(folder.path), "split": options.split, "step": step, **figures}))
+    else:
+        print(_table(figures, name, step, folder.class_names))
+    return 0
+
+
+def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dict[str, Any], str, int]:
+    from jaxcnn import mesh as meshes
+    from jaxcnn.build import check_same_classes
+    from jaxcnn.data import loader
+    from jaxcnn.data.sources import open_splits
+    from jaxcnn.loop import evaluate
+    from jaxcnn.predict import load_run
+
+    loaded = load_run(folder.path, checkpoint)
+    mesh = meshes.make_mesh(config.mesh.devices)
+    source = open_splits(config.data).named().get(split)
+    if source is None:
+        raise InputError(f"--split {split}: {config.data.name} has no such split; set data.{split}_split")
+    check_same_classes(source, loaded.network, str(folder.path))
+    shape = loaded.network.preprocessing.image_shape
+    arrays = meshes.replicate(mesh, loader.read_arrays(source, shape, config.data.resident_limit_gib))
+    variables = meshes.replicate(mesh, loaded.variables)
+    return evaluate(loaded.network, variables, arrays, config, mesh), source.name, loaded.step
+
+
+def _table(figures: dict[str, Any], name: str, step: int, class_names: tuple[str, ...]) -> str:
+    head = (
+        f"{name}, {figures['examples']:,} examples, checkpoint {step}: top-1 {100 * figures['top1']:.2f} %, "
+        f"top-5 {100 * figures['top5']:.2f} %, loss {figures['loss']:.4f}"
+    )
+    width = max(map(len, class_names))
+    rows = [
+        f"  {class_name:{width}s} {'-' if accuracy is None else f'{100 * accuracy:6.2f} %'}"
+        for class_name, accuracy in zip(class_names, figures["class_top1"], strict=True)
+    ]
+    return "\n".join([head, *rows])

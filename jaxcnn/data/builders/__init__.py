@@ -1,0 +1,3 @@
+"""Our own TFDS builders, by name; importing one registers it with TFDS."""
+
+EMBEDDED = {"mnist5k": "jaxcnn.data.builders.mnist5k"}

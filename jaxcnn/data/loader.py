@@ -1,0 +1,126 @@
+"""Batches: which examples each step sees, and the arrays they are taken from.
+
+The order is a pure function of (seed, epoch): the permutations of the epochs follow each other without a gap, and
+batch i takes examples [i·B, (i+1)·B) of that sequence. So nothing is dropped, nothing is padded, and one integer, the
+step, is the whole position.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from jaxcnn.config import Preprocessing
+from jaxcnn.data.decode import convert_channels, resize_and_centre_crop
+from jaxcnn.data.sources import Source
+from jaxcnn.errors import InputError
+
+_READ_AT_ONCE = 1024  # one record at a time is four times slower
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A split in memory: images uint8 [N, H, W, C], labels int32 [N]; on the host, or on the device after placement."""
+
+    images: np.ndarray | jax.Array
+    labels: np.ndarray | jax.Array
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+
+jax.tree_util.register_dataclass(Arrays, data_fields=["images", "labels"], meta_fields=[])
+
+
+def read_arrays(source: Source, image_shape: tuple[int, int, int], limit_gib: float) -> Arrays:
+    """Returns all of a source, each image resized and centre-cropped to `image_shape` if it has another shape.
+
+    Raises:
+      InputError: it would take more than `limit_gib`, or a label is outside the classes.
+    """
+    gib = source.num_examples * float(np.prod(image_shape)) / 2**30
+    if gib > limit_gib:
+        raise InputError(
+            f"{source.name}: {source.num_examples:,} images of {image_shape} take {gib:.1f} GiB, more than "
+            f"data.resident_limit_gib={limit_gib:g}; raise it, use a smaller data.image_size, or a part of the split"
+        )
+    images = np.empty((source.num_examples, *image_shape), np.uint8)
+    labels = np.empty(source.num_examples, np.int32)
+    for first in range(0, source.num_examples, _READ_AT_ONCE):
+        places = range(first, min(first + _READ_AT_ONCE, source.num_examples))
+        raw, labels[places.start : places.stop] = source.read(places)
+        for place, image in zip(places, raw, strict=True):
+            images[place] = resize_and_centre_crop(convert_channels(image, image_shape[2]), *image_shape[:2])
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(source.class_names)))
+    if wrong.size:
+        place = int(wrong[0])
+        raise InputError(
+            f"{source.name}: example {place} has label {labels[place]}, outside 0..{len(source.class_names) - 1}"
+        )
+    return Arrays(images, labels)
+
+
+def take(arrays: Arrays, places: jax.Array) -> Arrays:
+    """Returns the examples at `places` [B]; jitted, this is a gather on the device."""
+    return Arrays(arrays.images[places], arrays.labels[places])
+
+
+@functools.lru_cache(maxsize=4)
+def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns the permutation int32 [num_examples] of one epoch."""
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    return np.random.Generator(bits).permutation(num_examples).astype(np.int32)
+
+
+def training_places(
+    num_examples: int, batch_size: int, seed: int, first_step: int, num_steps: int, shard: tuple[int, int] = (0, 1)
+) -> np.ndarray:
+    """Returns int32 [num_steps, batch_size / shards]: the examples that steps first_step, ... see.
+
+    Args:
+      num_examples, batch_size, seed: what the order is a function of.
+      first_step, num_steps: which part of it.
+      shard: (index, count): this host's part of each batch; the parts in order are the batch.
+    """
+    first, stop = first_step * batch_size, (first_step + num_steps) * batch_size
+    epochs = range(first // num_examples, -(-stop // num_examples))
+    sequence = np.concatenate([epoch_order(num_examples, seed, epoch) for epoch in epochs])
+    offset = epochs.start * num_examples
+    batches = sequence[first - offset : stop - offset].reshape(num_steps, batch_size)
+    index, count = shard
+    share = batch_size // count
+    return batches[:, index * share : (index + 1) * share]
+
+
+def evaluation_batches(num_examples: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (places int32 [B], mask bool [B]) that cover each example once; the last batch is padded and masked."""
+    for first in range(0, num_examples, batch_size):
+        places = np.arange(first, first + batch_size, dtype=np.int32)
+        yield np.minimum(places, num_examples - 1), places < num_examples
+
+
+def input_shape(source: Source, image_size: int | None) -> tuple[int, int, int]:
+    """Returns [H, W, C] of the network's input.
+
+    Raises:
+      InputError: the images differ in size and no size is given.
+    """
+    if image_size is None and source.image_shape is None:
+        raise InputError(f"{source.name}: its images differ in size; set data.image_size, for instance 128")
+    if image_size is not None:
+        channels = source.image_shape[2] if source.image_shape else source.read([0])[0][0].shape[-1]
+        return (image_size, image_size, channels)
+    assert source.image_shape is not None
+    return source.image_shape
+
+
+def preprocessing_of(arrays: Arrays) -> Preprocessing:
+    """Returns how images become input: the shape of these images and their statistics a channel."""
+    from jaxcnn.data.statistics import channel_statistics
+
+    assert isinstance(arrays.images, np.ndarray)
+    mean, std = channel_statistics(arrays.images)
+    shape = arrays.images.shape[1:]
+    return Preprocessing(shape, mean, std, "grey" if shape[2] == 1 else "RGB")  # type: ignore[arg-type]

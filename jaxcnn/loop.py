@@ -1,0 +1,285 @@
+"""Training and evaluation: the only place that knows time and cadence."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn import mesh as meshes
+from jaxcnn.build import Job, Network
+from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.curves import plot_curves
+from jaxcnn.data import loader
+from jaxcnn.data.loader import Arrays
+from jaxcnn.errors import InputError, Interrupted, RunFailed
+from jaxcnn.pace import Pace, StopRequest, Stopwatch
+from jaxcnn.paths import GlobRule
+from jaxcnn.run_folder import RunFolder
+from jaxcnn.runtime import environment
+from jaxcnn.trace import StepTrace
+from jaxcnn.training.metrics import Sums, divide, sums_of
+from jaxcnn.training.state import TrainState, from_trees, to_trees
+from jaxcnn.writer import LOG, Writer
+
+
+@dataclass
+class Progress:
+    """What a run knows besides its arrays; saved as JSON with each checkpoint."""
+
+    best: dict[str, float] | None = None
+    """Step, epoch, top1 and loss of the best validation so far."""
+    epochs_without_better: int = 0
+    stopped_early: bool = False
+
+    def judge(self, step: int, epoch: float, figures: dict[str, Any]) -> bool:
+        """Takes one evaluation in and returns whether it is the best so far: higher top-1, or equal and lower loss."""
+        rank = (figures["top1"], -figures["loss"])
+        better = self.best is None or rank > (self.best["top1"], -self.best["loss"])
+        if better:
+            self.best = {"step": step, "epoch": epoch, "top1": figures["top1"], "loss": figures["loss"]}
+        return better
+
+
+class Trainer:
+    """One run from its first or its restored step to its end."""
+
+    def __init__(self, job: Job, folder: RunFolder, stop: StopRequest, *, trace: StepTrace | None, started: float):
+        self.job, self.folder, self.stop, self.trace = job, folder, stop, trace
+        self.started = started
+        self.checkpoints = Checkpoints(folder.checkpoints)
+        self.progress = Progress()
+        self.seconds_to_first_step: float | None = None
+        self.state, self.sums = self._first_state()
+        self.step = int(self.state.step)
+        self.writer = Writer(folder, job.total_steps, self.step)
+        self.pace = Pace(job.steps_per_dispatch)
+        self.watch = Stopwatch()
+        self.saved_step = self.step if self.step else -1
+
+    def _first_state(self) -> tuple[TrainState, Sums]:
+        """The state to start from: that of the newest whole checkpoint, else that before step 0."""
+        state, sums = self.job.initial_state(), self.job.zero_sums()
+        if not self.checkpoints.steps():
+            self.folder.cut_metrics(0)
+            return state, sums
+        restored = self.checkpoints.restore_latest(to_trees(state, sums), LOG.warning)
+        assert restored is not None
+        trees, notes = restored
+        self.progress = Progress(**notes)
+        state, sums = from_trees(trees, GlobRule(self.job.config.freeze))
+        self.folder.cut_metrics(int(state.step))
+        LOG.info(f"{self.folder.path}: going on from step {int(state.step)} of {self.job.total_steps}")
+        return state, sums
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the end and returns the result, which is also in result.json."""
+        begun = time.perf_counter()
+        compiled = self.job.compile_chunk(self.state, self.sums)
+        compile_seconds = time.perf_counter() - begun
+        self.watch = Stopwatch()
+        for boundary, epoch in self._boundaries():
+            if self.progress.stopped_early:
+                break
+            self._train_until(compiled, boundary)
+            self._evaluate(epoch)
+        result = self._result(compile_seconds)
+        self.checkpoints.close()
+        self.writer.close()
+        return result
+
+    def _boundaries(self) -> list[tuple[int, float]]:
+        """(step, epoch) of the evaluations still to come; the end of the run is always one."""
+        job, every = self.job, self.job.config.evaluation.every_epochs
+        epochs = [float(epoch) for epoch in range(every, math.floor(job.config.train.epochs) + 1, every)]
+        points = {min(math.ceil(epoch * job.steps_per_epoch), job.total_steps): epoch for epoch in epochs}
+        points.setdefault(job.total_steps, float(job.config.train.epochs))
+        # A checkpoint at a boundary was written after its evaluation, one between boundaries before the next.
+        return [(step, epoch) for step, epoch in sorted(points.items()) if step > self.step]
+
+    def _train_until(self, compiled: Callable, boundary: int) -> None:
+        running: tuple[int, Any] | None = None
+        while self.step < boundary:
+            count = min(self.pace.steps, boundary - self.step)
+            if self.trace is not None:
+                count = self.trace.before(self.step, count)
+            waiting = time.perf_counter()
+            places = meshes.replicate(self.job.mesh, self.job.places(self.step, count))
+            if running is None:
+                self.watch.waited += time.perf_counter() - waiting
+            self.state, self.sums, brief = compiled(
+                self.state, self.sums, self.job.data["train"], places, np.int32(count)
+            )
+            self.step += count
+            self.watch.examples += count * self.job.config.train.batch_size
+            if running is not None:
+                self._finished(*running)
+            running = (count, brief)
+            first = self.seconds_to_first_step is None
+            if first or self.stop.requested or (self.trace is not None and self.trace.wants_sync(self.step)):
+                self._finished(*running)
+                running = None
+                if self.trace is not None:
+                    self.trace.after(self.step)
+            if self.stop.requested:
+                self._interrupt()
+        if running is not None:
+            self._finished(*running)
+        self.pace.last_end = None
+
+    def _finished(self, count: int, brief: dict[str, jax.Array]) -> None:
+        """Waits for a dispatch, shows its figures, and stops the run if they are not finite."""
+        figures = {name: float(value) for name, value in brief.items()}
+        now = time.perf_counter()
+        self.pace.measured(count, now)
+        if self.seconds_to_first_step is None:
+            self.seconds_to_first_step = now - self.started
+        loss = figures["loss"] / figures["examples"]
+        if not math.isfinite(loss):
+            self.checkpoints.wait()
+            raise RunFailed(
+                f"the training loss is {loss} by step {int(figures['step'])}: lower optim.peak_lr "
+                f"({self.job.config.optim.peak_lr:g}) or set optim.clip_norm; "
+                f"checkpoints of {self.folder.path}: {self.checkpoints.steps() or 'none'}"
+            )
+        self.writer.progress(int(figures["step"]), loss, figures["top1"] / figures["examples"])
+
+    def _evaluate(self, epoch: float) -> None:
+        job = self.job
+        timing = self.watch.figures()
+        sums = jax.device_get(self.sums)
+        train = divide(sums)
+        validation = evaluate(job.network, self.state.variables, job.data["validation"], job.config, job.mesh)
+        better = self.progress.judge(self.step, epoch, validation)
+        self.progress.epochs_without_better = 0 if better else self.progress.epochs_without_better + 1
+        line = {
+            "step": self.step,
+            "epoch": epoch,
+            "train": _short(train),
+            "validation": _short(validation),
+            "learning_rate": float(job.schedule(self.step - 1)),
+            "grad_norm": float(sums["grad_norm"]) / int(sums["steps"]),
+            **timing,
+        }
+        self.writer.evaluation(line)
+        patience = job.config.train.patience_epochs
+        waited = self.progress.epochs_without_better * job.config.evaluation.every_epochs
+        self.progress.stopped_early = patience is not None and waited >= patience
+        if self.progress.stopped_early:
+            self.writer.say(f"stopped: no better validation top-1 for {waited} epochs")
+        self.sums = job.zero_sums()
+        last = self.step == job.total_steps or self.progress.stopped_early
+        if better or last or round(epoch) % job.config.train.save_every_epochs == 0:
+            self._save(validation)
+        self._draw()
+        self.watch = Stopwatch()
+        if self.stop.requested and not last:
+            self._interrupt()
+
+    def _save(self, figures: dict[str, Any] | None) -> None:
+        trees = to_trees(self.state, self.sums)
+        self.checkpoints.save(self.step, trees, dict(vars(self.progress)), figures)
+        self.saved_step = self.step
+
+    def _draw(self) -> None:
+        if jax.process_index() == 0:
+            plot_curves(self.folder.metrics(), self.folder.curves, title=f"{self.folder.path.name}")
+
+    def _interrupt(self) -> None:
+        if self.saved_step != self.step:
+            self._save(None)
+        self.checkpoints.close()
+        self.writer.close()
+        raise Interrupted(
+            f"interrupted and saved at step {self.step} of {self.job.total_steps}; "
+            f"go on with: python train.py --workdir {self.folder.path} --resume"
+        )
+
+    def _result(self, compile_seconds: float) -> dict[str, Any]:
+        """Measures the best weights on validation and test, and writes result.json."""
+        job = self.job
+        self.checkpoints.wait()
+        best = self.checkpoints.best_step()
+        assert best is not None
+        assert self.progress.best is not None
+        variables = self.state.variables
+        if best != self.step:
+            trees, _ = self.checkpoints.restore(best, to_trees(self.state, self.sums))
+            variables = from_trees(trees, GlobRule(job.config.freeze))[0].variables
+        splits = {name: arrays for name, arrays in job.data.items() if name != "train"}
+        figures = {
+            name: evaluate(job.network, variables, arrays, job.config, job.mesh) for name, arrays in splits.items()
+        }
+        lines = self.folder.metrics()
+        result = {
+            **figures,
+            "best_step": best,
+            "best_epoch": self.progress.best["epoch"],
+            "final": {"step": self.step, "train": lines[-1]["train"], "validation": lines[-1]["validation"]},
+            "examples": {name: len(arrays) for name, arrays in job.data.items()},
+            "parameters": job.network.num_parameters,
+            "stopped_early": self.progress.stopped_early,
+            "seconds": time.perf_counter() - self.started,
+            "seconds_to_first_step": self.seconds_to_first_step,
+            "compile_seconds": compile_seconds,
+            "images_per_second": float(np.median([line["images_per_second"] for line in lines])),
+            **environment(),
+        }
+        self.folder.write_json("result.json", result)
+        return result
+
+
+def evaluate(
+    network: Network, variables: dict[str, Any], arrays: Arrays, config: Any, mesh: jax.sharding.Mesh
+) -> dict[str, Any]:
+    """Returns loss, top1, top5, examples and class_top1 over a split, each example counted once.
+
+    Args:
+      network: model and preprocessing.
+      variables: {"params", "batch_stats"}, replicated over the mesh.
+      arrays: the split, on the device.
+      config: a TrainConfig, of which `evaluation.batch_size` is used.
+      mesh: the devices over which each batch is divided.
+    """
+    num_classes = len(network.class_names)
+    shapes = jax.eval_shape(
+        sums_of, jax.ShapeDtypeStruct((1, num_classes), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
+    )
+    sums = meshes.replicate(mesh, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
+    for places, mask in loader.evaluation_batches(len(arrays), config.evaluation.batch_size):
+        batch = loader.take(arrays, places)
+        parts = jax.device_put((batch.images, batch.labels, mask), meshes.over_data(mesh))
+        sums = network.evaluation_step(variables, sums, *parts)
+    figures = divide(jax.device_get(sums))
+    if figures["examples"] != len(arrays):
+        raise AssertionError(f"{figures['examples']} examples were counted, the split has {len(arrays)}")
+    return figures
+
+
+def train(
+    job: Job, folder: RunFolder, stop: StopRequest, *, trace: StepTrace | None = None, started: float | None = None
+) -> dict[str, Any]:
+    """Trains a job in a run folder, from its newest checkpoint if it has one, and returns the result.
+
+    Args:
+      job: what to train.
+      folder: where; locked for this process.
+      stop: asked between dispatches whether to save and end.
+      trace: steps to profile.
+      started: when the command began (`time.perf_counter()`), for the seconds to the first step.
+
+    Raises:
+      Interrupted: `stop` was requested and the run is saved.
+      RunFailed: the loss is not finite, or a checkpoint could not be written.
+    """
+    if folder.config != job.config:
+        raise InputError(f"{folder.path} holds another config than the job")
+    began = time.perf_counter() if started is None else started
+    return Trainer(job, folder, stop, trace=trace, started=began).run()
+
+
+def _short(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: figures[name] for name in ("loss", "top1", "top5", "examples")}

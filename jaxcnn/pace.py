@@ -1,0 +1,58 @@
+"""The clock of a run: how many steps to send at once, what the device waited for, and when to stop."""
+
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+_DISPATCH_SECONDS = 0.5  # aimed-at length of a dispatch: how long a signal may wait
+
+
+class StopRequest:
+    """Turns the first SIGTERM or Ctrl-C into a request to save and stop; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@dataclass
+class Pace:
+    """How many steps to send at once: as many as take `_DISPATCH_SECONDS`, by the last measurement."""
+
+    limit: int
+    steps: int = 1
+    last_end: float | None = None
+
+    def measured(self, num_steps: int, end: float) -> None:
+        if self.last_end is not None:
+            seconds = max(end - self.last_end, 1e-6) / num_steps
+            self.steps = max(1, min(self.limit, 4 * self.steps, int(_DISPATCH_SECONDS / seconds)))
+        self.last_end = end
+
+
+@dataclass
+class Stopwatch:
+    """Wall time since the last evaluation, and the part of it in which the device had nothing to do."""
+
+    start: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    examples: int = 0
+
+    def figures(self) -> dict[str, float]:
+        seconds = max(time.perf_counter() - self.start, 1e-9)
+        return {"images_per_second": self.examples / seconds, "data_wait_share": min(self.waited / seconds, 1.0)}

@@ -1,0 +1,156 @@
+"""A run folder: the one owner of its files.
+
+    config.json         the TrainConfig, read back strictly
+    class_names.json    names in the order of the labels
+    preprocessing.json  input shape, mean, std, channel order
+    environment.json    versions and device at the start
+    metrics.jsonl       one line an evaluation
+    result.json         final figures
+    curves.png          train and validation curves
+    tensorboard/        event files
+    checkpoints/        by step
+
+All that comes after a run takes the folder and nothing else.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.config import Preprocessing, TrainConfig
+from jaxcnn.config_reader import read_json, to_json
+from jaxcnn.errors import InputError
+
+
+class RunFolder:
+    """An existing run folder."""
+
+    def __init__(self, path: str | Path):
+        """Opens a run; raises InputError if the folder is not one."""
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise InputError(f"no run folder {self.path}")
+        if not (self.path / "config.json").is_file():
+            raise InputError(f"{self.path} is not a run folder: it has no config.json")
+        self._lock: Any = None
+
+    @classmethod
+    def create(
+        cls, path: str | Path, config: TrainConfig, class_names: tuple[str, ...], preprocessing: Preprocessing
+    ) -> "RunFolder":
+        """Returns a new run folder with everything but figures in it; it appears whole or not at all.
+
+        Raises:
+          InputError: the folder exists and is not empty, or cannot be made.
+        """
+        path = Path(path)
+        check_free(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        except OSError as error:
+            raise InputError(f"--workdir {path}: {error.strerror}") from None
+        try:
+            (part / "config.json").write_text(to_json(config))
+            (part / "class_names.json").write_text(json.dumps(class_names, ensure_ascii=False) + "\n")
+            (part / "preprocessing.json").write_text(to_json(preprocessing))
+            part.chmod(0o777 & ~_umask())
+            part.rename(path)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise InputError(f"--workdir {path}: {error.strerror}") from None
+        return cls(path)
+
+    @property
+    def config(self) -> TrainConfig:
+        return read_json(TrainConfig, self.path / "config.json")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return read_json(Preprocessing, self.path / "preprocessing.json")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(read_json(list[str], self.path / "class_names.json"))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "curves.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def lock(self) -> None:
+        """Holds the run for this process until it ends; raises InputError if another process has it."""
+        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - open as long as the process lives
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{self.path} is being trained by another process") from None
+        except OSError:
+            pass  # a file system without locks
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Adds a line to metrics.jsonl, on disk when this returns: a checkpoint of the same step comes after it."""
+        with open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the lines of metrics.jsonl; a half-written last one is left out."""
+        file = self.path / "metrics.jsonl"
+        lines = []
+        for text in file.read_text().splitlines() if file.is_file() else []:
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def cut_metrics(self, last_step: int) -> None:
+        """Drops the lines after `last_step`: they come again when a run goes on from there."""
+        kept = [line for line in self.metrics() if line["step"] <= last_step]
+        self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file whole or not at all."""
+        self.write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a text file whole or not at all."""
+        part = self.path / f".{name}.part"
+        with open(part, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path / name)
+
+
+def is_run(path: str | Path) -> bool:
+    """Returns whether a folder holds a run."""
+    return (Path(path) / "config.json").is_file()
+
+
+def check_free(path: str | Path) -> None:
+    """Raises InputError unless a new run can be made at `path`: an existing run is never overwritten."""
+    path = Path(path)
+    if is_run(path):
+        raise InputError(f"{path} already holds a run: go on with it by --workdir {path} --resume, or choose another")
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise InputError(f"--workdir {path} exists and is not an empty folder: choose another")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,81 @@
+"""The machine a run is on: compilation cache, platform, versions. Called by commands, never at import."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def cache_folder() -> Path:
+    """Returns the folder of compiled programs: JAX_COMPILATION_CACHE_DIR, or `jaxcnn` in the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    return Path(given) if given else user_cache_path("jaxcnn") / "xla"
+
+
+def enable_compilation_cache() -> Path | None:
+    """Turns the persistent compilation cache on and returns its folder; none if that cannot be written."""
+    import jax
+
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            return None
+    except OSError:
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return folder
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages a run depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions, platform, devices and cache folder: what one needs to know to repeat a figure."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "backend": devices[0].platform,
+        "cpu_cores": os.cpu_count(),
+        "compilation_cache": str(cache_folder()),
+    }
+
+
+def quiet_libraries() -> None:
+    """Keeps the informational messages of absl, orbax and TFDS out of the user's terminal."""
+    for name in ("absl", "orbax", "jax", "tensorflow_datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def set_up_logging() -> logging.Logger:
+    """Returns the logger of jaxcnn, which writes plain lines to standard error."""
+    logger = logging.getLogger("jaxcnn")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return logger

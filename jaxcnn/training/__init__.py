@@ -1,0 +1,1 @@
+"""Training: pure functions of state and batch. Knows a network only as an `nn.Module`."""

@@ -1,0 +1,143 @@
+"""One training step, the loop of several, and one evaluation step: pure functions, jitted by whoever builds them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn.paths import merge
+from jaxcnn.training import metrics
+from jaxcnn.training.losses import smoothed_cross_entropy
+from jaxcnn.training.metrics import Sums
+from jaxcnn.training.state import TrainState
+
+Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Sums]]
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What a step needs to know besides model, optimizer and augmentation."""
+
+    seed: int
+    label_smoothing: float = 0.0
+    accumulation: int = 1
+    ema_decay: float | None = None
+
+
+def make_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    options: StepOptions,
+) -> Step:
+    """Returns (state, images uint8 [B, H, W, C], labels int32 [B]) -> (state, sums of the batch).
+
+    All randomness is fold_in(key(seed), step). The sums are those of the network in training mode on augmented images,
+    before the update; `grad_norm` is the sum, over steps, of the norm of the trainable gradient.
+    """
+
+    def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Sums]:
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), state.step))
+        images = augment(augment_key, images)
+        differentiate = _differentiate(model, state.frozen, options)
+        grads, batch_stats, sums = differentiate(state.params, state.batch_stats, images, labels, dropout_key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=_average(state, params, batch_stats, options.ema_decay),
+        )
+        return state, {**sums, "grad_norm": optax.global_norm(grads), "steps": jnp.ones((), jnp.int32)}
+
+    return step
+
+
+def _differentiate(model: nn.Module, frozen: Any, options: StepOptions) -> Callable:
+    """Returns (params, batch_stats, images, labels, key) -> (gradients, batch_stats, sums) of the whole batch."""
+
+    def loss(params, batch_stats, images, labels, key):
+        variables = {"params": merge(params, frozen), "batch_stats": batch_stats}
+        logits, new = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+        losses = smoothed_cross_entropy(logits, labels, options.label_smoothing)
+        return jnp.mean(losses), (new.get("batch_stats", {}), metrics.sums_of(logits, labels))
+
+    def whole(params, batch_stats, images, labels, key):
+        (_, (batch_stats, sums)), grads = jax.value_and_grad(loss, has_aux=True)(
+            params, batch_stats, images, labels, key
+        )
+        return grads, batch_stats, sums
+
+    def in_parts(params, batch_stats, images, labels, key):
+        parts = options.accumulation
+
+        def split(x):  # part p takes examples p, p + parts, ...: each stays on the device that holds it
+            return jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
+
+        def body(carry, part):
+            index, images, labels = part
+            grads, batch_stats, sums = whole(params, carry[1], images, labels, jax.random.fold_in(key, index))
+            return (metrics.add(carry[0], grads), batch_stats, metrics.add(carry[2], sums)), None
+
+        shapes = jax.eval_shape(whole, params, batch_stats, split(images)[0], split(labels)[0], key)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        batches = (jnp.arange(parts), split(images), split(labels))
+        (grads, batch_stats, sums), _ = jax.lax.scan(body, (zeros[0], batch_stats, zeros[2]), batches)
+        return jax.tree.map(lambda grad: grad / parts, grads), batch_stats, sums
+
+    return whole if options.accumulation == 1 else in_parts
+
+
+def _average(state: TrainState, params: Any, batch_stats: Any, decay: float | None) -> Any:
+    """The moving averages after a step; early on the decay is lower, so that they forget the start."""
+    if decay is None:
+        return None
+    keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    new = {"params": params, "batch_stats": batch_stats}
+    return jax.tree.map(lambda old, value: (keep * old + (1 - keep) * value).astype(old.dtype), state.ema, new)
+
+
+def make_chunk(step: Step, take: Callable) -> Callable:
+    """Returns (state, sums, source, inputs, num_steps) -> (state, sums, progress): the first `num_steps` steps.
+
+    `take(source, input)` gives the images and labels of one step. `inputs` has a leading axis of at least `num_steps`.
+    The number of steps is an argument of the program, not a part of it: any number runs the same compiled body, so the
+    result does not depend on how a run is cut into chunks. Sums are added step by step for the same reason.
+    `progress` is a copy of what a progress line shows: the steps done and the sums of this chunk alone.
+    """
+
+    def chunk(state: TrainState, sums: Sums, source: Any, inputs: Any, num_steps: jax.Array):
+        def body(index, carry):
+            state, sums, recent = carry
+            batch = take(source, jax.tree.map(lambda leaf: leaf[index], inputs))
+            state, new = step(state, batch.images, batch.labels)
+            brief = {name: new[name] for name in recent}
+            return state, metrics.add(sums, new), metrics.add(recent, brief)
+
+        recent = {name: jnp.zeros_like(sums[name]) for name in ("loss", "top1", "examples")}
+        state, sums, recent = jax.lax.fori_loop(0, num_steps, body, (state, sums, recent))
+        return state, sums, {**recent, "step": state.step}
+
+    return chunk
+
+
+def zero_sums(step: Step, state: TrainState, images: Any, labels: Any) -> Sums:
+    """Returns the sums of no batch, in the form that `step` returns; the arguments may be shapes."""
+    _, shapes = jax.eval_shape(step, state, images, labels)
+    return {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+
+
+def make_evaluation_step(model: nn.Module, normalise: Callable[[jax.Array], jax.Array]) -> Callable:
+    """Returns (variables, sums, images uint8 [B, H, W, C], labels [B], mask [B]) -> sums with this batch added."""
+
+    def evaluate(variables: dict[str, Any], sums: Sums, images: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
+        logits = model.apply(variables, normalise(images), train=False)
+        return metrics.add(sums, metrics.sums_of(logits, labels, mask))
+
+    return evaluate
