@@ -33,7 +33,8 @@ def read_image(path: Path, channels: int) -> np.ndarray:
 def resize_and_centre_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Returns uint8 [height, width, C]: the centre of the image resized to cover that size.
 
-    The aspect ratio is kept. Shrinking averages over areas, enlarging is bilinear; an image that has the size already is returned as it is.
+    The aspect ratio is kept. Shrinking averages over areas, enlarging is bilinear; an image of that size is returned
+    as it is.
     """
     h, w, channels = image.shape
     if (h, w) == (height, width):

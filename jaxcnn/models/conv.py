@@ -1,8 +1,8 @@
 """The one convolution that every network uses.
 
-On GPU and TPU it is `lax.conv_general_dilated` and nothing else. On CPU the values are the same, but the gradient of
-the kernel is written as an ordinary NHWC convolution: XLA leaves the derived one in a form (`f01b_i01o->01bf`) which,
-inside a loop of steps, it runs some 25 times slower (jax-ml/jax issue 12868). The platform is chosen when the program
+On GPU and TPU it is `lax.conv_general_dilated` and nothing else. On CPU the values are the same, but both gradients are
+written as ordinary NHWC convolutions. XLA leaves the derived ones as `f01b_i01o->01bf` and `b01f_01oi->b01f`, which,
+inside a loop of steps, run many times slower (jax-ml/jax issue 12868). The platform is chosen when the program
 is lowered (`lax.platform_dependent`), not by the default backend: one compiles for a TPU on a CPU machine.
 """
 
@@ -90,11 +90,31 @@ def _cpu_conv_forward(stride: int, padding: int, groups: int, x: jax.Array, kern
 
 def _cpu_conv_backward(stride: int, padding: int, groups: int, saved, dy: jax.Array):
     x, kernel = saved
-    _, transpose = jax.vjp(lambda image: _lax_conv(image, kernel, stride, padding, groups), x)
-    return *transpose(dy), _kernel_gradient(x, dy, kernel.shape[0], stride, padding, groups)
+    dx = _input_gradient(dy, kernel, x.shape[1:3], stride, padding, groups)
+    return dx, _kernel_gradient(x, dy, kernel.shape[0], stride, padding, groups)
 
 
 _cpu_conv.defvjp(_cpu_conv_forward, _cpu_conv_backward)
+
+
+def _input_gradient(
+    dy: jax.Array, kernel: jax.Array, size: tuple[int, int], stride: int, padding: int, groups: int
+) -> jax.Array:
+    """Returns dL/dx [N, H, W, C]: dy, spread out by the stride, convolved with the turned kernel, I and O exchanged."""
+    side, _, in_group, out_features = kernel.shape
+    turned = kernel[::-1, ::-1].reshape(side, side, in_group, groups, out_features // groups)
+    turned = turned.transpose(0, 1, 4, 3, 2).reshape(side, side, out_features // groups, groups * in_group)
+    near = side - 1 - padding
+    far = [length - 1 + padding - stride * (out - 1) for length, out in zip(size, dy.shape[1:3], strict=True)]
+    return lax.conv_general_dilated(
+        dy,
+        turned,
+        window_strides=(1, 1),
+        padding=[(near, far[0]), (near, far[1])],
+        lhs_dilation=(stride, stride),
+        dimension_numbers=_NHWC,
+        feature_group_count=groups,
+    )
 
 
 def _kernel_gradient(x: jax.Array, dy: jax.Array, side: int, stride: int, padding: int, groups: int) -> jax.Array:
