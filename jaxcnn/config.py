@@ -117,8 +117,11 @@ class AugmentConfig(Strict):
     """Random changes to training images, on the device, in this order; then per-channel normalisation."""
 
     pad_crop: PadCropConfig = field(default_factory=PadCropConfig)
+    """Shift by zero-padding and cropping."""
     flip: FlipConfig = field(default_factory=FlipConfig)
+    """Mirror left and right."""
     cutout: CutoutConfig = field(default_factory=CutoutConfig)
+    """Blank a square."""
 
 
 @dataclass(frozen=True)
@@ -206,17 +209,25 @@ class TrainConfig(Strict):
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     """Seed of the initial weights, the order of examples, augmentation and dropout."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Which data."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """Which network."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Random changes to training images."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimizer."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The learning rate over the run."""
     train: LoopConfig = field(default_factory=LoopConfig)
+    """Length and cadence."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """How the network is measured."""
     freeze: tuple[str, ...] = ()
     """Globs of parameter paths that do not train, such as `backbone/**`; `!` takes back, the last match wins."""
     init_from: str | None = None
     """Run folder whose best weights this run starts from; a head of another class count starts anew."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def make_step(
             opt_state=opt_state,
             ema=_average(state, params, batch_stats, options.ema_decay),
         )
-        return state, {**sums, "grad_norm": optax.global_norm(grads), "steps": jnp.ones((), jnp.int32)}
+        return state, {**sums, "grad_norm": optax.tree.norm(grads), "steps": jnp.ones((), jnp.int32)}
 
     return step
 
