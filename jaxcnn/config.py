@@ -95,6 +95,20 @@ class PadCropConfig(Strict):
 
 
 @dataclass(frozen=True)
+class AffineConfig(Strict):
+    """Rotate, scale and shear about the centre, in one bilinear warp; amounts are uniform between minus and plus."""
+
+    prob: Probability = 0.8
+    """Probability for each image; 0 turns the operation off."""
+    rotation_deg: Annotated[float, Interval(ge=0, le=180)] = 12.0
+    """Largest rotation in degrees."""
+    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    """Largest relative change of size, the same along both axes: 0.1 is 0.9 to 1.1 times."""
+    shear_deg: Annotated[float, Interval(ge=0, le=60)] = 8.0
+    """Largest horizontal shear in degrees."""
+
+
+@dataclass(frozen=True)
 class FlipConfig(Strict):
     """Mirror left and right."""
 
@@ -118,6 +132,8 @@ class AugmentConfig(Strict):
 
     pad_crop: PadCropConfig = field(default_factory=PadCropConfig)
     """Shift by zero-padding and cropping."""
+    affine: AffineConfig = field(default_factory=AffineConfig)
+    """Rotate, scale and shear."""
     flip: FlipConfig = field(default_factory=FlipConfig)
     """Mirror left and right."""
     cutout: CutoutConfig = field(default_factory=CutoutConfig)
