@@ -108,10 +108,13 @@ class Job:
         return min(self.config.train.max_steps_per_dispatch, self.total_steps)
 
     def places(self, first_step: int, num_steps: int) -> np.ndarray:
-        """Returns int32 [steps_per_dispatch, B]: the examples of the next steps, padded with zeros to one shape."""
+        """Returns int32 [rows, B]: the examples of the next steps, padded with zeros to one shape.
+
+        There are two rows at least: for one row XLA makes another program, with other rounding.
+        """
         config = self.config
         size = config.train.batch_size
-        places = np.zeros((self.steps_per_dispatch, size), np.int32)
+        places = np.zeros((max(self.steps_per_dispatch, 2), size), np.int32)
         places[:num_steps] = loader.training_places(len(self.data["train"]), size, config.seed, first_step, num_steps)
         return places
 

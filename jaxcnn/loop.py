@@ -124,7 +124,7 @@ class Trainer:
                 running = None
                 if self.trace is not None:
                     self.trace.after(self.step)
-            if self.stop.requested:
+            if self.stop.requested and self.step < boundary:  # at a boundary the evaluation comes first
                 self._interrupt()
         if running is not None:
             self._finished(*running)

@@ -29,7 +29,7 @@ def compilation_cache() -> None:
 
 
 @pytest.fixture(scope="session")
-def digits_dir(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> str:
+def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A TFDS folder in which mnist5k is prepared; one a test process, since preparing takes a second."""
     from jaxcnn.data.sources import open_builder
 
