@@ -10,12 +10,13 @@ import jax
 import numpy as np
 
 from jaxcnn import mesh as meshes
-from jaxcnn.build import Job, Network
+from jaxcnn.build import Job
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.curves import plot_curves
 from jaxcnn.data import loader
 from jaxcnn.data.loader import Arrays
 from jaxcnn.errors import InputError, Interrupted, RunFailed
+from jaxcnn.network import Network
 from jaxcnn.pace import Pace, StopRequest, Stopwatch
 from jaxcnn.paths import GlobRule
 from jaxcnn.run_folder import RunFolder

@@ -1,5 +1,7 @@
 """Operations that move pixels. Each takes a key and images [N, H, W, C] and draws for each image alone."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -40,7 +42,7 @@ def affine(key: jax.Array, images: jax.Array, config: AffineConfig) -> jax.Array
     """Returns float32 images rotated, scaled and sheared about their centres by amounts drawn for each."""
     which, *keys = jax.random.split(key, 4)
     n = images.shape[0]
-    limits = (jnp.deg2rad(config.rotation_deg), config.scale, jnp.deg2rad(config.shear_deg))
+    limits: tuple[Any, ...] = (jnp.deg2rad(config.rotation_deg), config.scale, jnp.deg2rad(config.shear_deg))
     angle, scale, shear = (
         jax.random.uniform(k, (n,), minval=-limit, maxval=limit) for k, limit in zip(keys, limits, strict=True)
     )

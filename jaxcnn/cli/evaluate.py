@@ -60,10 +60,10 @@ def run(argv: Sequence[str], *, started: float) -> int:
 
 def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dict[str, Any], str, int]:
     from jaxcnn import mesh as meshes
-    from jaxcnn.build import check_same_classes
     from jaxcnn.data import loader
     from jaxcnn.data.sources import open_splits
     from jaxcnn.loop import evaluate
+    from jaxcnn.network import check_same_classes
     from jaxcnn.predict import load_run
 
     loaded = load_run(folder.path, checkpoint)
