@@ -162,7 +162,7 @@ def test_help_shows_every_field_with_its_default() -> None:
         "--workdir RUN",
         "--resume",
         "--optim.peak-lr",
-        "(default: 0.1)",
+        "(default: 0.3)",
         "--augment.flip.prob",
     ):
         assert text in out.stdout
