@@ -88,6 +88,8 @@ class Trainer:
                 break
             self._train_until(compiled, boundary)
             self._evaluate(epoch)
+        if self.trace is not None:
+            self.trace.end()
         result = self._result(compile_seconds)
         self.checkpoints.close()
         self.writer.close()
