@@ -181,7 +181,7 @@ class OptimConfig(Strict):
     """Largest global norm of the gradient of the trainable parameters; none: no clipping."""
     accumulation: Count = 1
     """Equal parts in which a batch goes through the network one after the other: less memory, the same batch."""
-    ema_decay: Annotated[float, Interval(gt=0.0, lt=1.0)] | None = 0.99
+    ema_decay: Annotated[float, Interval(gt=0.0, lt=1.0)] | None = 0.996
     """Decay a step of the moving average of weights and statistics used to evaluate; none: the weights themselves."""
 
 
@@ -201,7 +201,7 @@ class ScheduleConfig(Strict):
 class LoopConfig(Strict):
     """Length and cadence of the run."""
 
-    epochs: Positive = 40.0
+    epochs: Positive = 36.0
     """Passes over the training split; parts of an epoch are allowed."""
     batch_size: Count = 128
     """Examples a step, over all devices."""
