@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from jaxcnn.augment import make_augment
 from jaxcnn.augment.erasing import cutout
 from jaxcnn.augment.normalise import normalise
-from jaxcnn.augment.spatial import flip, pad_and_crop, shift
-from jaxcnn.config import AugmentConfig, CutoutConfig, FlipConfig, PadCropConfig
+from jaxcnn.augment.spatial import affine, flip, pad_and_crop, shift, warp
+from jaxcnn.config import AffineConfig, AugmentConfig, CutoutConfig, FlipConfig, PadCropConfig
 
 KEY = jax.random.key(3)
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 9, 7, 3), np.uint8)
@@ -34,6 +35,41 @@ def test_pad_and_crop_is_one_of_the_crops_of_the_padded_image_and_uses_all() -> 
         assert len(found) == 1
         seen.add(found[0])
     assert {y for y, _ in seen} == {x for _, x in seen} == set(range(2 * pad + 1))
+
+
+def test_warp_is_scipys_affine_transform() -> None:
+    rng = np.random.default_rng(1)
+    matrices = np.eye(2) + rng.normal(0, 0.3, (8, 2, 2))
+    out = np.asarray(warp(jnp.asarray(IMAGES[:8]), jnp.asarray(matrices, jnp.float32)))
+    pad = 4  # so that scipy too interpolates between the border and the zeros outside
+    centre = np.array([(9 - 1) / 2, (7 - 1) / 2]) + pad
+    for image, found, matrix in zip(IMAGES, out, matrices, strict=False):
+        for channel in range(3):
+            padded = np.pad(image[..., channel].astype(np.float64), pad)
+            moved = scipy.ndimage.affine_transform(padded, matrix, centre - matrix @ centre, order=1)
+            np.testing.assert_allclose(found[..., channel], moved[pad:-pad, pad:-pad], atol=0.01)  # of 0..255
+
+
+def test_a_warp_by_the_identity_is_the_image_and_by_a_quarter_turn_its_rotation() -> None:
+    square = jnp.asarray(IMAGES[:, :7])
+    np.testing.assert_allclose(warp(square, jnp.tile(jnp.eye(2), (64, 1, 1))), square, atol=1e-3)
+    turn = jnp.tile(jnp.array([[0.0, 1.0], [-1.0, 0.0]]), (64, 1, 1))
+    np.testing.assert_allclose(warp(square, turn), np.rot90(np.asarray(square), 1, axes=(1, 2)), atol=1e-2)
+
+
+def test_affine_stays_within_its_limits() -> None:
+    """The place of a bright spot tells rotation and scale: with shear 0 its radius changes by the scale alone."""
+    spot = np.zeros((512, 41, 41, 1), np.uint8)
+    spot[:, 20 - 12, 20] = 255  # 12 pixels above the centre
+    out = np.asarray(affine(KEY, jnp.asarray(spot), AffineConfig(1.0, rotation_deg=30.0, scale=0.2, shear_deg=0.0)))
+    grid = np.arange(41) - 20
+    mass = out[..., 0].sum((1, 2))
+    y, x = (out[..., 0].sum(2) * grid).sum(1) / mass, (out[..., 0].sum(1) * grid).sum(1) / mass
+    radius, angle = np.hypot(y, x), np.degrees(np.arctan2(x, -y))
+    assert 12 * 0.8 - 0.5 < radius.min() < 12 * 0.85
+    assert 12 * 1.15 < radius.max() < 12 * 1.2 + 0.5
+    assert -32 < angle.min() < -27
+    assert 27 < angle.max() < 32
 
 
 def test_flip_mirrors_about_the_wanted_share() -> None:
@@ -66,11 +102,11 @@ def test_normalise_is_the_formula() -> None:
     np.testing.assert_allclose(normalise(jnp.asarray(IMAGES), mean, std), expected, atol=2e-6)
 
 
-FULL = AugmentConfig(PadCropConfig(0.9, 3), FlipConfig(0.5), CutoutConfig(0.5, 3))
+FULL = AugmentConfig(PadCropConfig(0.9, 3), AffineConfig(0.8), FlipConfig(0.5), CutoutConfig(0.5, 3))
 
 
 def test_probability_zero_is_normalisation_alone() -> None:
-    augment = make_augment(AugmentConfig(PadCropConfig(0.0)), (0.0,) * 3, (1.0,) * 3)
+    augment = make_augment(AugmentConfig(PadCropConfig(0.0), AffineConfig(0.0)), (0.0,) * 3, (1.0,) * 3)
     np.testing.assert_allclose(augment(KEY, jnp.asarray(IMAGES)), IMAGES / 255, atol=1e-6)
 
 
@@ -81,10 +117,11 @@ def test_the_same_key_gives_the_same_batch_and_another_another() -> None:
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize("operation", ["pad_crop", "flip", "cutout"])
+@pytest.mark.parametrize("operation", ["pad_crop", "affine", "flip", "cutout"])
 def test_images_of_a_batch_are_changed_independently(operation: str) -> None:
     config = AugmentConfig(
         PadCropConfig(1.0 if operation == "pad_crop" else 0.0, 3),
+        AffineConfig(1.0 if operation == "affine" else 0.0),
         FlipConfig(0.5 if operation == "flip" else 0.0),
         CutoutConfig(1.0 if operation == "cutout" else 0.0, 3),
     )
