@@ -47,7 +47,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """Returns the step of the highest validation top-1 (if equal, the lower loss), else the latest."""
+        """Returns the step of the highest validation top-1 (of equal ones the latest), else the latest."""
         best = self._manager.best_step()
         return best if best is not None else self._manager.latest_step()
 
@@ -60,7 +60,7 @@ class Checkpoints:
           step: steps done.
           trees: named trees of arrays.
           progress: what JSON can hold.
-          figures: validation top1 and loss by which the best is chosen; none where it was not measured.
+          figures: with the validation `top1` by which the best is chosen; none where it was not measured.
 
         Raises:
           RunFailed: this or the previous save failed (disk full, folder gone).
@@ -70,7 +70,7 @@ class Checkpoints:
         sums = {name: checksum(tree) for name, tree in trees.items()}
         items = {name: self._ocp.args.StandardSave(tree) for name, tree in trees.items()}
         note = self._ocp.args.JsonSave({"progress": progress, "checksums": sums})
-        kept = None if figures is None else {name: float(figures[name]) for name in ("top1", "loss")}
+        kept = None if figures is None else {"top1": float(figures["top1"])}
         self._guard(
             step, lambda: self._manager.save(step, args=self._ocp.args.Composite(**items, progress=note), metrics=kept)
         )
@@ -165,8 +165,8 @@ def checksum(tree: Any) -> int:
     return total
 
 
-def _rank(figures: Mapping[str, float]) -> tuple[float, float]:
-    return figures["top1"], -figures["loss"]
+def _rank(figures: Mapping[str, float]) -> float:
+    return figures["top1"]
 
 
 def _first_line(error: BaseException) -> str:

@@ -208,7 +208,7 @@ class LoopConfig(Strict):
     label_smoothing: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.1
     """Share of the target spread evenly over all classes (Szegedy et al. 2015, section 7)."""
     patience_epochs: Count | None = None
-    """Stop after this many epochs without a better validation top-1; none: never."""
+    """Stop after this many epochs without a higher validation top-1; none: never."""
     save_every_epochs: Count = 1
     """Epochs between checkpoints; one is always written at the end and on interruption."""
     max_steps_per_dispatch: Annotated[int, Ge(1), Le(4096)] = 128

@@ -32,17 +32,24 @@ class Progress:
     """What a run knows besides its arrays; saved as JSON with each checkpoint."""
 
     best: dict[str, float] | None = None
-    """Step, epoch, top1 and loss of the best validation so far."""
-    epochs_without_better: int = 0
+    """Step, epoch and top1 of the best validation so far."""
+    higher_epoch: float = 0.0
+    """Epoch at which the validation top-1 last rose above all before."""
     stopped_early: bool = False
 
-    def judge(self, step: int, epoch: float, figures: dict[str, Any]) -> bool:
-        """Takes one evaluation in and returns whether it is the best so far: higher top-1, or equal and lower loss."""
-        rank = (figures["top1"], -figures["loss"])
-        better = self.best is None or rank > (self.best["top1"], -self.best["loss"])
-        if better:
-            self.best = {"step": step, "epoch": epoch, "top1": figures["top1"], "loss": figures["loss"]}
-        return better
+    def judge(self, step: int, epoch: float, top1: float) -> bool:
+        """Takes one evaluation in and returns whether it is the best so far.
+
+        Of equal ones the latest is the best: on a small validation split ties are common, and the loss is no judge
+        between them, since training with smoothed labels makes it grow again. Patience waits for a higher one.
+        """
+        before = -math.inf if self.best is None else self.best["top1"]
+        if top1 > before:
+            self.higher_epoch = epoch
+        is_best = top1 >= before
+        if is_best:
+            self.best = {"step": step, "epoch": epoch, "top1": top1}
+        return is_best
 
 
 class Trainer:
@@ -159,8 +166,7 @@ class Trainer:
         validation = evaluate(
             job.network, self.state.variables, job.data["validation"], job.config.evaluation.batch_size, job.mesh
         )
-        better = self.progress.judge(self.step, epoch, validation)
-        self.progress.epochs_without_better = 0 if better else self.progress.epochs_without_better + 1
+        is_best = self.progress.judge(self.step, epoch, validation["top1"])
         line = {
             "step": self.step,
             "epoch": epoch,
@@ -172,13 +178,13 @@ class Trainer:
         }
         self.writer.evaluation(line)
         patience = job.config.train.patience_epochs
-        waited = self.progress.epochs_without_better * job.config.evaluation.every_epochs
+        waited = epoch - self.progress.higher_epoch
         self.progress.stopped_early = patience is not None and waited >= patience
         if self.progress.stopped_early:
-            self.writer.say(f"stopped: no better validation top-1 for {waited} epochs")
+            self.writer.say(f"stopped: no higher validation top-1 for {waited:g} epochs")
         self.sums = job.zero_sums()
         last = self.step == job.total_steps or self.progress.stopped_early
-        if better or last or round(epoch) % job.config.train.save_every_epochs == 0:
+        if is_best or last or round(epoch) % job.config.train.save_every_epochs == 0:
             self._save(validation)
         if last or time.perf_counter() - self.drawn > _DRAW_SECONDS:
             self._draw()

@@ -166,9 +166,10 @@ def test_early_stopping_keeps_the_best(tiny_config, tmp_path) -> None:
     assert result["stopped_early"]
     lines = folder.metrics()
     assert len(lines) < 30
-    best = max(lines, key=lambda line: (line["validation"]["top1"], -line["validation"]["loss"]))
-    assert result["best_step"] == best["step"]
-    assert best is lines[-3]  # two epochs without a better one
+    highest = max(line["validation"]["top1"] for line in lines)
+    at = [line["step"] for line in lines if line["validation"]["top1"] == highest]
+    assert result["best_step"] == at[-1]  # of equal ones the latest
+    assert lines[-3]["step"] == at[0]  # two epochs without a higher one
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_a_line(tiny_config, tmp_path) -> None:
