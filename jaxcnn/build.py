@@ -22,18 +22,20 @@ from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.data import loader
 from jaxcnn.data.loader import Arrays
-from jaxcnn.data.sources import Source, Splits, open_splits
+from jaxcnn.data.sources import Splits, open_splits
 from jaxcnn.errors import InputError
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.registry import build_model, describe
-from jaxcnn.paths import GlobRule, difference, flatten, merge, unflatten
-from jaxcnn.run_folder import RunFolder
+from jaxcnn.paths import GlobRule, flatten, merge
+from jaxcnn.run_folder import RunFolder, is_run
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.partition import partition
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import StepOptions, make_chunk, make_evaluation_step, make_step, zero_sums
+from jaxcnn.weights.files import Hints, Weights, read_weights
+from jaxcnn.weights.importer import filled, fit, preprocessing_for
 
 LOG = logging.getLogger("jaxcnn")
 
@@ -132,17 +134,21 @@ def build_job(config: TrainConfig) -> Job:
     mesh = meshes.make_mesh(config.mesh.devices)
     splits = open_splits(config.data)
     _check_batches(config, splits, mesh)
-    shape = loader.input_shape(splits.train, config.data.image_size)
+    shape = loader.input_shape(splits.train, config.data.image_size, config.data.channels)
     class_names = splits.train.class_names
     unmeasured = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2])
     shapes = build_network(config, unmeasured, class_names).shapes
     partition(shapes["params"], GlobRule(config.freeze))
-    if config.init_from is not None:
-        RunFolder(config.init_from)
+    start = None if config.init_from is None else read_start(config.init_from)
+    if start is not None:
+        fit(start, flatten(shapes), f"model.name={config.model.name!r}")
 
     limit = config.data.resident_limit_gib
     arrays = {name: loader.read_arrays(source, shape, limit) for name, source in splits.named().items()}
-    network = build_network(config, loader.preprocessing_of(arrays["train"]), class_names)
+    preprocessing = loader.preprocessing_of(arrays["train"])
+    if start is not None:  # what the weights were trained with counts, not what the new images are like
+        preprocessing = preprocessing_for(start.hints, shape)
+    network = build_network(config, preprocessing, class_names)
     _log_choices(config, network, splits, mesh)
     return _assemble(config, network, mesh, {name: meshes.replicate(mesh, value) for name, value in arrays.items()})
 
@@ -194,24 +200,26 @@ def initial_variables(config: TrainConfig, network: Network) -> dict[str, Any]:
     """Returns {"params", "batch_stats"} before step 0: drawn from the seed, then those of `init_from` put in.
 
     Raises:
-      InputError: `init_from` holds another network. A head for another class count is no error: it starts anew.
+      InputError: `init_from` does not fit the network. A head for other classes is no error: it starts anew.
     """
     image = jnp.zeros((1, *network.preprocessing.image_shape), jnp.float32)
     drawn = jax.jit(network.model.init)(jax.random.key(config.seed), image)
     variables = {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})}
     if config.init_from is None:
         return variables
-    given = load_variables(RunFolder(config.init_from))[0]
-    own, theirs = flatten(variables), flatten(given)
-    anew = [path for path in own if path.startswith("params/head/") and path in theirs]
-    if any(theirs[path].shape != own[path].shape for path in anew):
-        LOG.info(f"init_from {config.init_from}: the head is for another number of classes and starts anew")
-        theirs.update({path: own[path] for path in anew})
-    found = unflatten(theirs)
-    found.setdefault("batch_stats", {})
-    if wrong := difference(variables, found):
-        raise InputError(f"init_from={config.init_from!r} holds another network than model.name: {wrong}")
-    return found
+    fitted = fit(read_start(config.init_from), flatten(variables), f"model.name={config.model.name!r}")
+    for note in fitted.notes:
+        LOG.info(f"init_from {config.init_from}: {note}")
+    return filled(variables, fitted)
+
+
+def read_start(place: str) -> Weights:
+    """Returns the weights to start from: the best of a run folder, or those of a file or a hub name."""
+    if not is_run(place):
+        return read_weights(place)
+    folder = RunFolder(place)
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(load_variables(folder)[0]).items()}
+    return Weights(place, leaves, Hints(folder.preprocessing.mean, folder.preprocessing.std))
 
 
 def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, Any], int]:
@@ -286,13 +294,3 @@ def _log_choices(config: TrainConfig, network: Network, splits: Splits, mesh: Me
     LOG.info(f"model: {config.model.name}, {describe(network.model)}, {network.num_parameters:,} parameters{told}")
     device = mesh.devices.flat[0]
     LOG.info(f"devices: {mesh.size} x {device.device_kind} ({device.platform})")
-
-
-def check_same_classes(source: Source, network: Network, run: str) -> None:
-    """Raises InputError where a data set has other classes than the run was trained on."""
-    ours, theirs = network.class_names, source.class_names
-    if len(ours) != len(theirs):
-        raise InputError(f"{source.name} has {len(theirs)} classes, but {run} was trained on {len(ours)}")
-    for label, (name, other) in enumerate(zip(ours, theirs, strict=True)):
-        if name != other:
-            raise InputError(f"{source.name}: class {label} is {other!r}, but {run} was trained with {name!r}")
