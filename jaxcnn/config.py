@@ -48,21 +48,31 @@ class ModelConfig(Strict):
     """Which network. What is none is chosen by the network or by the data, and logged."""
 
     name: str = "resnet8"
-    """Network, by its name in the registry: resnet18, resnet20, vgg16, ..."""
+    """Network, by its name in the registry: resnet18, resnet20, vgg16, ...; `jaxcnn models` lists them."""
     num_classes: Count | None = None
     """Classes of the head; none: those of the data set. Another number than the data set's is an error."""
     width: Count | None = None
     """Channels of the first stage; none: the network's own (16 for CIFAR ResNets, 64 otherwise)."""
-    block: Literal["basic", "bottleneck", "plain"] | None = None
-    """Residual block (plain: the basic block without its addition); none: the network's own."""
-    stem: Literal["small", "imagenet"] | None = None
-    """small: one 3x3 convolution; imagenet: 7x7 stride 2 and max-pool; none: by image size."""
+    block: Literal["basic", "bottleneck", "plain", "preact", "preact_bottleneck"] | None = None
+    """Residual block (plain: basic without its addition; preact: ResNet v2's); none: the network's own."""
+    bottleneck_stride: Literal["3x3", "1x1"] | None = None
+    """Convolution of a bottleneck that has the stride. 3x3: v1.5; 1x1: v1, as in the paper; none: 3x3."""
+    stem: Literal["small", "imagenet", "deep"] | None = None
+    """small: one 3x3; imagenet: 7x7 stride 2 and max-pool; deep: three 3x3 for the 7x7; none: by image size."""
+    shortcut: Literal["projection", "pad", "pool"] | None = None
+    """What reshapes a shortcut: a 1x1 convolution, zeros (option A) or ResNet-D's mean and 1x1; none: its own."""
+    squeeze_excite: bool | None = None
+    """Weigh the channels at the end of each residual block (SE-ResNet); none: the network's own."""
     neck: Literal["dense", "pooled"] | None = None
     """VGG only. dense: two layers of 4,096 units; pooled: the mean over the map; none: by image size."""
     norm: Literal["batch", "layer", "instance", "group", "none"] | None = None
     """Normalisation; none: the network's own (batch for ResNet, no norm for VGG, as in torchvision)."""
     num_groups: Count = 32
     """Groups of `norm=group`; must divide every number of channels."""
+    virtual_batch_size: Count | None = None
+    """Images that share batch statistics (ghost batch norm); must divide the batch; none: the whole batch."""
+    weight_standardisation: bool = False
+    """Use each convolution kernel with mean 0 and variance 1 an output channel; meant to go with norm=group."""
     activation: Literal["relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "leaky_relu", "elu", "hard_swish"] = (
         "relu"
     )
@@ -76,12 +86,21 @@ class ModelConfig(Strict):
         "xavier_uniform",
         "lecun_normal",
         "orthogonal",
+        "normal",
     ] = "kaiming_fan_out_normal"
-    """Initialiser of the convolution kernels; Kaiming's gain is that of ReLU."""
+    """Initialiser of the convolution kernels; Kaiming's gain is that of the activation."""
+    init_std: Positive = 0.01
+    """Standard deviation of `init=normal`."""
     zero_last_scale: bool = False
     """Start the last norm scale of each residual block at 0, so that each block starts as its shortcut."""
     dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] | None = None
     """Probability of dropping a unit before the head and inside VGG's dense layers; none: the network's own."""
+    block_dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] | None = None
+    """Probability of dropping before each block's last convolution, or after each stage of VGG; none: its own."""
+    block_dropout_kind: Literal["unit", "channel"] = "unit"
+    """What `block_dropout` drops: single values of a map, or whole channels (spatial dropout)."""
+    stochastic_depth: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0
+    """Probability of skipping the last residual block for an image; it falls linearly to the first block."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters, norm statistics, logits and loss are float32 in any case."""
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "measure a run on a split",
     "predict": "class probabilities for image files",
     "weights": "weights from PyTorch, timm and Keras, and for them: import, export, compare",
+    "models": "list the networks with parameters, GFLOPs and papers",
 }
 
 

@@ -29,6 +29,7 @@ class Conv(nn.Module):
       padding: pixels of zeros on each side; none: (kernel_size - 1) // 2, which keeps the size at stride 1.
       groups: parts into which the channels are divided, each seen by its own kernels.
       use_bias: whether a bias a channel is added.
+      standardise: use the kernel less its mean, divided by its standard deviation; see `standardised`.
       kernel_init: initialiser of the kernel.
       dtype: compute type; the parameters are float32.
       plain: use `lax.conv_general_dilated` on CPU too (for export and forward-mode derivatives).
@@ -40,6 +41,7 @@ class Conv(nn.Module):
     padding: int | None = None
     groups: int = 1
     use_bias: bool = False
+    standardise: bool = False
     kernel_init: Initializer = kaiming_normal("fan_out")
     dtype: jnp.dtype = jnp.float32
     plain: bool = False
@@ -52,6 +54,8 @@ class Conv(nn.Module):
             raise ValueError(f"groups={self.groups} must divide {in_features=} and features={self.features}")
         shape = (side, side, in_features // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        if self.standardise:
+            kernel = standardised(kernel)
         padding = (side - 1) // 2 if self.padding is None else self.padding
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         convolve = _lax_conv if self.plain else conv
@@ -59,6 +63,17 @@ class Conv(nn.Module):
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         return y
+
+
+def standardised(kernel: jax.Array, epsilon: float = 1e-6) -> jax.Array:
+    """Returns a kernel [K, K, C, O] with mean 0 and variance 1 over each output channel's K · K · C weights.
+
+    Weight standardisation, Qiao et al. 2019, equations 2 and 3. The variance is the biased one, with the epsilon
+    inside the root; the kernel is the parameter as it stands, so no gain is learned (timm's StdConv2d).
+    """
+    mean = jnp.mean(kernel, axis=(0, 1, 2))  # [O]
+    var = jnp.mean(jnp.square(kernel - mean), axis=(0, 1, 2))
+    return (kernel - mean) * lax.rsqrt(var + epsilon)
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:

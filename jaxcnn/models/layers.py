@@ -1,5 +1,7 @@
-"""Small parts of networks: activations, initialisers, pooling, dense layers."""
+"""Small parts of networks: activations, initialisers, dropout, pooling."""
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -35,34 +37,95 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def kaiming_normal(mode: Literal["fan_in", "fan_out"] = "fan_out") -> Initializer:
-    """Returns N(0, 2 / fan): He et al. 2015 (Delving Deep), equation 10 for fan_in, 14 for fan_out; gain of ReLU."""
-    return nn.initializers.variance_scaling(2.0, mode, "normal")
-
-
-def kaiming_uniform(mode: Literal["fan_in", "fan_out"] = "fan_in") -> Initializer:
-    """Returns U(±sqrt(6 / fan)), of the same variance as `kaiming_normal`."""
-    return nn.initializers.variance_scaling(2.0, mode, "uniform")
-
-
-INITIALIZERS: dict[str, Initializer] = {
-    "kaiming_fan_out_normal": kaiming_normal("fan_out"),
-    "kaiming_fan_in_normal": kaiming_normal("fan_in"),
-    "kaiming_fan_out_uniform": kaiming_uniform("fan_out"),
-    "kaiming_fan_in_uniform": kaiming_uniform("fan_in"),
-    "xavier_normal": nn.initializers.xavier_normal(),  # Glorot & Bengio 2010
-    "xavier_uniform": nn.initializers.xavier_uniform(),  # Glorot & Bengio 2010, equation 16
-    "lecun_normal": nn.initializers.lecun_normal(),  # LeCun et al. 1998, section 4.6
-    "orthogonal": nn.initializers.orthogonal(),  # Saxe et al. 2013
+# What an initialiser multiplies standard deviations by, so that variances pass an activation unchanged. The first four
+# are PyTorch's `calculate_gain`. For the others, which it lacks: 1 / sqrt(E[f(z)²]) with z ~ N(0, 1), which is how He
+# et al. 2015, section 2.2, come to sqrt(2) for ReLU.
+GAINS: dict[str, float] = {
+    "relu": math.sqrt(2),
+    "leaky_relu": math.sqrt(2 / (1 + 0.01**2)),
+    "tanh": 5 / 3,
+    "sigmoid": 1.0,
+    "gelu": 1.5335,
+    "gelu_tanh": 1.5336,
+    "silu": 1.6765,
+    "elu": 1.2452,
+    "hard_swish": 1.7367,
 }
+
+Fan = Literal["fan_in", "fan_out"]
+
+
+def kaiming_normal(mode: Fan = "fan_out", gain: float = math.sqrt(2)) -> Initializer:
+    """Returns N(0, gain² / fan): He et al. 2015 (Delving Deep), equation 10 for fan_in, 14 for fan_out.
+
+    The fan of a kernel [K, K, C / groups, O] is K · K · C / groups, or K · K · O, as PyTorch counts it.
+    """
+    return nn.initializers.variance_scaling(gain**2, mode, "normal")
+
+
+def kaiming_uniform(mode: Fan = "fan_in", gain: float = math.sqrt(2)) -> Initializer:
+    """Returns U(±gain · sqrt(3 / fan)), of the same variance as `kaiming_normal`."""
+    return nn.initializers.variance_scaling(gain**2, mode, "uniform")
+
+
+def initializer(name: str, activation: str = "relu", std: float = 0.01) -> Initializer:
+    """Returns the initialiser of convolution kernels by its name in a config.
+
+    Args:
+      name: `kaiming_fan_in_normal` and the like, `xavier_normal`, `orthogonal`, `normal`, ...
+      activation: name of the activation that follows: Kaiming's gain is its own; the others have gain 1.
+      std: standard deviation of `normal`.
+    """
+    gain = GAINS[activation]
+    return {
+        "kaiming_fan_out_normal": kaiming_normal("fan_out", gain),
+        "kaiming_fan_in_normal": kaiming_normal("fan_in", gain),
+        "kaiming_fan_out_uniform": kaiming_uniform("fan_out", gain),
+        "kaiming_fan_in_uniform": kaiming_uniform("fan_in", gain),
+        "xavier_normal": nn.initializers.xavier_normal(),  # Glorot & Bengio 2010, cut at two standard deviations
+        "xavier_uniform": nn.initializers.xavier_uniform(),  # Glorot & Bengio 2010, equation 16
+        "lecun_normal": nn.initializers.lecun_normal(),  # LeCun et al. 1998, section 4.6; cut likewise
+        "orthogonal": nn.initializers.orthogonal(),  # Saxe et al. 2013; the columns of [K · K · C, O]
+        "normal": nn.initializers.normal(std),  # Simonyan & Zisserman 2014, section 3.1: 0.01
+    }[name]
+
 
 # U(±1/sqrt(fan_in)): what PyTorch gives a Linear layer, small enough that the first loss is near ln K.
 dense_init: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+def dropout(rate: float, kind: Literal["unit", "channel"] = "unit") -> Callable[..., nn.Module]:
+    """Returns a factory of dropout of maps [N, H, W, C]: `drop(name="dropout", deterministic=not train)(x)`.
+
+    unit: each value by itself (Srivastava et al. 2014); channel: whole channels of an image, since neighbouring values
+    of a map are alike (spatial dropout, Tompson et al. 2015, section 3.2). What is kept is divided by 1 - rate, so that
+    inference is the identity. Randomness comes from the rng `dropout`; at rate 0 none is needed.
+    """
+    return functools.partial(nn.Dropout, rate, broadcast_dims=() if kind == "unit" else (1, 2))
+
+
+def drop_image(rate: float, *, name: str, train: bool) -> nn.Module:
+    """Returns a module that sets [H, W, C] of each image to 0 with probability `rate`: stochastic depth.
+
+    Huang et al. 2016, section 3, on the branch beside a shortcut. Two deviations, as in torchvision and timm: images
+    are dropped one by one, not by the batch, and what is kept is divided by 1 - rate in training instead of being
+    multiplied by it at inference.
+    """
+    return nn.Dropout(rate, broadcast_dims=(1, 2, 3), deterministic=not train, name=name)
+
+
 def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
     """Returns the maxima [N, H', W', C] of windows, padded on both sides by `padding` as PyTorch does."""
     return nn.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
+
+
+def halve_mean(x: jax.Array) -> jax.Array:
+    """Returns the means [N, ceil(H / 2), ceil(W / 2), C] of 2x2 windows, at an odd border of the pixels there are.
+
+    PyTorch's AvgPool2d(2, ceil_mode=True, count_include_pad=False).
+    """
+    padding = [(0, size % 2) for size in x.shape[1:3]]
+    return nn.avg_pool(x, (2, 2), (2, 2), padding, count_include_pad=False)
 
 
 def global_mean(x: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ bias a channel; they differ only in the axes of mean and var:
 
 | factory      | mean and var over              | epsilon | paper |
 | BatchNorm    | N, H, W (each channel)         | 1e-5    | Ioffe & Szegedy 2015, algorithm 1 |
+|   with a virtual batch size: N in parts             | 1e-5    | Hoffer et al. 2017, algorithm 1 |
 | LayerNorm    | H, W, C (each image)           | 1e-5    | Ba et al. 2016; over H, W, C as in Wu & He 2018, figure 2 |
 | InstanceNorm | H, W (each image and channel)  | 1e-5    | Ulyanov et al. 2016, equation 3 |
 | GroupNorm    | H, W, C/G (each image, group)  | 1e-5    | Wu & He 2018, equations 1 to 7 |
@@ -25,6 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxcnn.errors import InputError
 from jaxcnn.paths import GlobRule
 
 Initializer = Any
@@ -44,11 +46,16 @@ class BatchNorm:
     unbiased batch variance, as PyTorch's does. A norm whose scale and bias are in the rule `frozen` uses its running
     statistics in training too and does not write them. With the batch sharded over devices under jit, the statistics
     are those of the global batch.
+
+    `virtual_batch_size`, which must divide the batch, cuts it into consecutive parts of so many images: each is
+    normalised by its own statistics, and the running ones take up part after part (ghost batch norm, Hoffer et al.
+    2017, algorithm 1). None: the batch is one part. Inference is the same in both cases.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     frozen: GlobRule = GlobRule()
+    virtual_batch_size: int | None = None
 
     def __call__(self, *, name: str, train: bool, scale_init: Initializer = nn.initializers.ones) -> nn.Module:
         return _BatchNorm(self, train, scale_init, name=name)
@@ -138,14 +145,26 @@ class _BatchNorm(nn.Module):
             return _normalise(wide, running_mean.value, running_var.value, scale, bias, self.spec.epsilon).astype(
                 x.dtype
             )
-        mean = jnp.mean(wide, axis=(0, 1, 2))  # [C]
-        var = jnp.mean(jnp.square(wide - mean), axis=(0, 1, 2))
+        parts = wide.reshape(self._num_parts(x.shape[0]), -1, *x.shape[1:])  # [P, N / P, H, W, C]
+        mean = jnp.mean(parts, axis=(1, 2, 3), keepdims=True)  # [P, 1, 1, 1, C]
+        var = jnp.mean(jnp.square(parts - mean), axis=(1, 2, 3), keepdims=True)
         if not self.is_initializing():
-            count = math.prod(x.shape[:-1])
-            keep = self.spec.momentum
-            running_mean.value = keep * running_mean.value + (1 - keep) * mean
-            running_var.value = keep * running_var.value + (1 - keep) * var * (count / max(count - 1, 1))
-        return _normalise(wide, mean, var, scale, bias, self.spec.epsilon).astype(x.dtype)
+            count = math.prod(parts.shape[1:-1])
+            running_mean.value = self._average(running_mean.value, mean)
+            running_var.value = self._average(running_var.value, var * (count / max(count - 1, 1)))
+        return _normalise(parts, mean, var, scale, bias, self.spec.epsilon).reshape(x.shape).astype(x.dtype)
+
+    def _num_parts(self, batch: int) -> int:
+        size = self.spec.virtual_batch_size or batch
+        if batch % size:
+            raise InputError(f"virtual_batch_size={size} must divide the batch of {batch} images")
+        return batch // size
+
+    def _average(self, running: jax.Array, new: jax.Array) -> jax.Array:
+        """The running value [C] after it took up the parts [P, 1, 1, 1, C], one after the other."""
+        keep, num_parts = self.spec.momentum, len(new)
+        weights = (1 - keep) * keep ** jnp.arange(num_parts - 1, -1, -1, dtype=running.dtype)  # [P], the last largest
+        return keep**num_parts * running + jnp.sum(weights[:, None] * new.reshape(num_parts, -1), axis=0)
 
     def _is_frozen(self) -> bool:
         path = "/".join(self.path)

@@ -1,119 +1,100 @@
 """Names of networks -> networks: the one place where strings of a config become modules."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import flax.linen as nn
-import jax.numpy as jnp
 
 from jaxcnn.config import ModelConfig
 from jaxcnn.errors import InputError, did_you_mean
 from jaxcnn.models.classifier import Classifier
-from jaxcnn.models.conv import Conv
-from jaxcnn.models.layers import ACTIVATIONS, INITIALIZERS
-from jaxcnn.models.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, NoNorm, Norm
-from jaxcnn.models.resnet import BLOCKS, ResNet
-from jaxcnn.models.vgg import STAGE_SIZES, VGG, VGGNeck
+from jaxcnn.models.families import Builder, Parts, cifar_resnet, resnet, vgg, wide_resnet
+from jaxcnn.models.resnet import ResNet
 from jaxcnn.paths import GlobRule
 
 SMALL_IMAGE_PX = 96  # below this side an image gets the small stem, and VGG the pooled head
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The options of a config as values, shared by all families."""
-
-    config: ModelConfig
-    norm: Norm | None  # none: the network's own
-    freeze: GlobRule
-    activation: Callable
-    conv: Callable
-    small_image: bool
-
-
-@dataclass(frozen=True)
 class Network:
-    """One line of the registry."""
+    """One line of the registry.
 
-    build: Callable[[Parts, int], Classifier]
-    """(parts, number of classes) -> module."""
+    Attributes:
+      build: (parts, number of classes) -> module.
+      parameters: as published, with `num_classes` classes and images of three channels.
+      paper: where the network comes from.
+      image_px: side of the images it was made for.
+      num_classes: classes of the data set it was made for: 1000 of ImageNet, or 10 of CIFAR-10.
+    """
+
+    build: Builder
+    parameters: int
     paper: str
+    image_px: int = 224
+    num_classes: int = 1000
 
 
-def _imagenet_resnet(block: str, sizes: tuple[int, ...]) -> Callable[[Parts, int], Classifier]:
-    """Four stages from 64 channels, projection shortcuts, stem by image size."""
-
-    def build(parts: Parts, num_classes: int) -> Classifier:
-        stem = parts.config.stem or ("small" if parts.small_image else "imagenet")
-        return _resnet(parts, num_classes, sizes, block, 64, stem, "projection")
-
-    return build
+def _cifar(build: Builder, parameters: int, paper: str) -> Network:
+    return Network(build, parameters, paper, image_px=32, num_classes=10)
 
 
-def _cifar_resnet(depth: int) -> Callable[[Parts, int], Classifier]:
-    """6n + 2 layers: three stages of n basic blocks from 16 channels, 3x3 stem, option-A shortcuts (section 4.2)."""
-
-    def build(parts: Parts, num_classes: int) -> Classifier:
-        sizes = ((depth - 2) // 6,) * 3
-        return _resnet(parts, num_classes, sizes, "basic", 16, parts.config.stem or "small", "pad")
-
-    return build
-
-
-def _resnet(parts: Parts, num_classes: int, sizes: tuple[int, ...], block: str, width: int, stem, shortcut):
-    config = parts.config
-    if config.neck is not None:
-        raise InputError(f"model.neck={config.neck!r}: {config.name} has no neck to choose")
-    backbone = ResNet(
-        stage_sizes=sizes,
-        block=BLOCKS[config.block or block],
-        width=config.width or width,
-        stem=stem,
-        shortcut=shortcut,
-        norm=parts.norm or BatchNorm(frozen=parts.freeze),
-        activation=parts.activation,
-        conv=parts.conv,
-        zero_last_scale=config.zero_last_scale,
-    )
-    return Classifier(backbone, num_classes, dropout=config.dropout or 0.0)
-
-
-def _vgg(name: str) -> Callable[[Parts, int], Classifier]:
-    def build(parts: Parts, num_classes: int) -> Classifier:
-        config = parts.config
-        for field in ("block", "stem"):
-            if getattr(config, field) is not None:
-                raise InputError(f"model.{field}={getattr(config, field)!r}: {name} has no {field} to choose")
-        backbone = VGG(STAGE_SIZES[name], config.width or 64, parts.norm or NoNorm(), parts.activation, parts.conv)
-        dropout = 0.5 if config.dropout is None else config.dropout
-        if (config.neck or ("pooled" if parts.small_image else "dense")) == "pooled":
-            return Classifier(backbone, num_classes, dropout=dropout)
-        neck = VGGNeck(parts.activation, dropout, dtype=jnp.dtype(config.dtype))
-        return Classifier(backbone, num_classes, neck)
-
-    return build
-
-
-HE_2015 = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385"
 VGG_2014 = "Simonyan & Zisserman 2014, Very Deep Convolutional Networks, arXiv:1409.1556"
+HE_2015 = "He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385"
+HE_2016 = "He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027"
+WIDE_2016 = "Zagoruyko & Komodakis 2016, Wide Residual Networks, arXiv:1605.07146"
+RESNEXT_2016 = "Xie et al. 2016, Aggregated Residual Transformations, arXiv:1611.05431"
+SE_2017 = "Hu et al. 2017, Squeeze-and-Excitation Networks, arXiv:1709.01507"
+GROUP_2018 = "Wu & He 2018, Group Normalization, arXiv:1803.08494"
+BAG_2018 = "He et al. 2018, Bag of Tricks for Image Classification, arXiv:1812.01187"
 
-NETWORKS: dict[str, Network] = {
-    "resnet8": Network(_cifar_resnet(8), HE_2015),
-    "resnet20": Network(_cifar_resnet(20), HE_2015),
-    "resnet32": Network(_cifar_resnet(32), HE_2015),
-    "resnet44": Network(_cifar_resnet(44), HE_2015),
-    "resnet56": Network(_cifar_resnet(56), HE_2015),
-    "resnet110": Network(_cifar_resnet(110), HE_2015),
-    "resnet18": Network(_imagenet_resnet("basic", (2, 2, 2, 2)), HE_2015),
-    "resnet34": Network(_imagenet_resnet("basic", (3, 4, 6, 3)), HE_2015),
-    "resnet50": Network(_imagenet_resnet("bottleneck", (3, 4, 6, 3)), HE_2015),
-    "resnet101": Network(_imagenet_resnet("bottleneck", (3, 4, 23, 3)), HE_2015),
-    "resnet152": Network(_imagenet_resnet("bottleneck", (3, 8, 36, 3)), HE_2015),
-    "vgg11": Network(_vgg("vgg11"), VGG_2014),
-    "vgg13": Network(_vgg("vgg13"), VGG_2014),
-    "vgg16": Network(_vgg("vgg16"), VGG_2014),
-    "vgg19": Network(_vgg("vgg19"), VGG_2014),
+_18 = (2, 2, 2, 2)
+_50 = (3, 4, 6, 3)  # also ResNet-34, of basic blocks
+_101 = (3, 4, 23, 3)
+_152 = (3, 8, 36, 3)
+_D = {"stem": "deep", "shortcut": "pool"}
+
+# Names and parameter counts are torchvision's and, for d, se, gn and v2, timm's. Those of the CIFAR networks round to
+# the papers' (He et al. 2015, table 6; Zagoruyko & Komodakis 2016, table 5); resnet8 and resnetv2_110 follow the
+# papers' rules, but are not in them.
+NETWORKS: Mapping[str, Network] = {
+    "vgg11": Network(vgg("vgg11"), 132_863_336, VGG_2014),
+    "vgg13": Network(vgg("vgg13"), 133_047_848, VGG_2014),
+    "vgg16": Network(vgg("vgg16"), 138_357_544, VGG_2014),
+    "vgg19": Network(vgg("vgg19"), 143_667_240, VGG_2014),
+    "resnet18": Network(resnet("basic", _18), 11_689_512, HE_2015),
+    "resnet34": Network(resnet("basic", _50), 21_797_672, HE_2015),
+    "resnet50": Network(resnet("bottleneck", _50), 25_557_032, HE_2015),
+    "resnet101": Network(resnet("bottleneck", _101), 44_549_160, HE_2015),
+    "resnet152": Network(resnet("bottleneck", _152), 60_192_808, HE_2015),
+    "resnetv2_18": Network(resnet("preact", _18), 11_687_720, HE_2016),
+    "resnetv2_34": Network(resnet("preact", _50), 21_795_880, HE_2016),
+    "resnetv2_50": Network(resnet("preact_bottleneck", _50), 25_549_352, HE_2016),
+    "resnetv2_101": Network(resnet("preact_bottleneck", _101), 44_541_480, HE_2016),
+    "resnetv2_152": Network(resnet("preact_bottleneck", _152), 60_185_128, HE_2016),
+    "wide_resnet50_2": Network(resnet("bottleneck", _50, widening=2), 68_883_240, WIDE_2016),
+    "wide_resnet101_2": Network(resnet("bottleneck", _101, widening=2), 126_886_696, WIDE_2016),
+    "resnext50_32x4d": Network(resnet("bottleneck", _50, groups=32, widening=2), 25_028_904, RESNEXT_2016),
+    "resnext101_32x8d": Network(resnet("bottleneck", _101, groups=32, widening=4), 88_791_336, RESNEXT_2016),
+    "resnext101_64x4d": Network(resnet("bottleneck", _101, groups=64, widening=4), 83_455_272, RESNEXT_2016),
+    "resnet18d": Network(resnet("basic", _18, **_D), 11_708_744, BAG_2018),
+    "resnet34d": Network(resnet("basic", _50, **_D), 21_816_904, BAG_2018),
+    "resnet50d": Network(resnet("bottleneck", _50, **_D), 25_576_264, BAG_2018),
+    "resnet101d": Network(resnet("bottleneck", _101, **_D), 44_568_392, BAG_2018),
+    "resnet152d": Network(resnet("bottleneck", _152, **_D), 60_212_040, BAG_2018),
+    "seresnet18": Network(resnet("basic", _18, squeeze_excite=True), 11_779_624, SE_2017),
+    "seresnet34": Network(resnet("basic", _50, squeeze_excite=True), 21_960_416, SE_2017),
+    "seresnet50": Network(resnet("bottleneck", _50, squeeze_excite=True), 28_088_024, SE_2017),
+    "seresnet101": Network(resnet("bottleneck", _101, squeeze_excite=True), 49_326_872, SE_2017),
+    "seresnet152": Network(resnet("bottleneck", _152, squeeze_excite=True), 66_821_848, SE_2017),
+    "resnet50_gn": Network(resnet("bottleneck", _50, norm="group"), 25_557_032, GROUP_2018),
+    "resnet8": _cifar(cifar_resnet(8), 75_290, HE_2015),
+    "resnet20": _cifar(cifar_resnet(20), 269_722, HE_2015),
+    "resnet32": _cifar(cifar_resnet(32), 464_154, HE_2015),
+    "resnet44": _cifar(cifar_resnet(44), 658_586, HE_2015),
+    "resnet56": _cifar(cifar_resnet(56), 853_018, HE_2015),
+    "resnet110": _cifar(cifar_resnet(110), 1_727_962, HE_2015),
+    "resnetv2_110": _cifar(cifar_resnet(110, "preact"), 1_727_962, HE_2016),
+    "resnetv2_164": _cifar(cifar_resnet(164, "preact_bottleneck", shortcut="projection"), 1_703_258, HE_2016),
+    "wrn_16_4": _cifar(wide_resnet(16, 4), 2_748_890, WIDE_2016),
+    "wrn_28_10": _cifar(wide_resnet(28, 10), 36_479_194, WIDE_2016),
 }
 
 
@@ -125,7 +106,7 @@ def build_model(
     Args:
       config: what to build.
       image_shape: height, width and channels of the input: the stem (and VGG's neck) follow from the size.
-      num_classes: outputs of the head.
+      num_classes: outputs of the head; 0: pooled features.
       freeze: paths that do not train: batch norms among them use their running statistics.
 
     Raises:
@@ -133,32 +114,15 @@ def build_model(
     """
     if config.name not in NETWORKS:
         raise InputError(f"model.name={config.name!r}: no such network; {did_you_mean(config.name, NETWORKS)}")
-    freeze = freeze or GlobRule()
-    conv = functools.partial(Conv, kernel_init=INITIALIZERS[config.init], dtype=jnp.dtype(config.dtype))
     small = min(image_shape[:2]) < SMALL_IMAGE_PX
-    parts = Parts(config, _norm(config, freeze), freeze, ACTIVATIONS[config.activation], conv, small)
-    return NETWORKS[config.name].build(parts, num_classes)
-
-
-def _norm(config: ModelConfig, freeze: GlobRule) -> Norm | None:
-    own: dict[str | None, Norm | None] = {
-        None: None,
-        "batch": BatchNorm(frozen=freeze),
-        "layer": LayerNorm(),
-        "instance": InstanceNorm(),
-        "group": GroupNorm(config.num_groups),
-        "none": NoNorm(),
-    }
-    return own[config.norm]
+    return NETWORKS[config.name].build(Parts(config, freeze or GlobRule(), small), num_classes)
 
 
 def describe(model: Classifier) -> str:
     """Returns in a few words what was built, with the choices that followed from the data."""
     backbone = model.backbone
-    parts: list[str] = []
     if isinstance(backbone, ResNet):
         parts = [f"{backbone.stem} stem", f"{backbone.shortcut} shortcuts"]
-    elif isinstance(backbone, VGG):
+    else:
         parts = ["pooled head" if model.neck is None else "dense neck"]
-    norm: nn.Module | Norm = getattr(backbone, "norm", None)
-    return ", ".join([*parts, type(norm).__name__, f"{model.num_classes} classes"])
+    return ", ".join([*parts, type(backbone.norm).__name__, f"{model.num_classes} classes"])

@@ -1,11 +1,13 @@
 """VGG backbones: stacks of 3x3 convolutions, each ended by a 2x2 max-pool (Simonyan & Zisserman 2014, table 1)."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from jaxcnn.models.conv import Conv
+from jaxcnn.models.features import pass_through
 from jaxcnn.models.layers import Activation, adaptive_mean, max_pool
 from jaxcnn.models.norms import NoNorm, Norm
 
@@ -19,13 +21,14 @@ STAGE_SIZES: dict[str, tuple[int, ...]] = {
 
 
 class VGGStage(nn.Module):
-    """Convolutions of equal width, each with norm and activation, then a 2x2 max-pool."""
+    """Convolutions of equal width, each with norm and activation, then a 2x2 max-pool and, if wanted, dropout."""
 
     num_convs: int
     features: int
     norm: Norm
     activation: Activation
     conv: Any
+    dropout: Any
     train: bool
 
     @nn.compact
@@ -33,11 +36,12 @@ class VGGStage(nn.Module):
         for index in range(1, self.num_convs + 1):
             x = self.conv(self.features, 3, use_bias=True, name=f"conv{index}")(x)
             x = self.activation(self.norm(name=f"norm{index}", train=self.train)(x))
-        return max_pool(x, window=2, stride=2)
+        x = max_pool(x, window=2, stride=2)
+        return self.dropout(deterministic=not self.train, name="dropout")(x)
 
 
 class VGG(nn.Module):
-    """VGG backbone: image [N, H, W, C] -> map [N, H // 32, W // 32, 8 · width].
+    """VGG backbone: image [N, H, W, C] -> map [N, H // 32, W // 32, num_features].
 
     Attributes:
       stage_sizes: convolutions in each stage; see STAGE_SIZES.
@@ -46,6 +50,7 @@ class VGG(nn.Module):
         keep their biases in any case, as torchvision's do.
       activation: function after each convolution.
       conv: `Conv`, or a partial of it that fixes initialiser and dtype.
+      dropout: factory of the dropout after each stage; the paper has none. See `layers.dropout`.
     """
 
     stage_sizes: tuple[int, ...]
@@ -53,16 +58,25 @@ class VGG(nn.Module):
     norm: Norm = NoNorm()
     activation: Activation = nn.relu
     conv: Any = Conv
+    dropout: Any = functools.partial(nn.Dropout, 0.0)
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = ()) -> Any:
+        """Returns the last map, or with `features` the named ones (`stage1`, ...), each after its max-pool."""
+        ops = (self.norm, self.activation, self.conv, self.dropout, train)
+        layers = {}
         for index, num_convs in enumerate(self.stage_sizes):
-            features = self.width * min(2**index, 8)
-            stage = VGGStage(
-                num_convs, features, self.norm, self.activation, self.conv, train, name=f"stage{index + 1}"
-            )
-            x = stage(x)
-        return x
+            name = f"stage{index + 1}"
+            layers[name] = VGGStage(num_convs, self._features(index), *ops, name=name)
+        return pass_through(layers, x, features)
+
+    def _features(self, stage: int) -> int:
+        return self.width * min(2**stage, 8)
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the last map."""
+        return self._features(len(self.stage_sizes) - 1)
 
     @property
     def total_stride(self) -> int:
@@ -85,8 +99,13 @@ class VGGNeck(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = adaptive_mean(x, 7)
         x = x.reshape(x.shape[0], -1)  # [N, 7 · 7 · C], in the order H, W, C
-        for name in ("fc1", "fc2"):
+        for layer in (1, 2):
             init = nn.initializers.normal(0.01)  # as torchvision; the paper, section 3.1, has the same
-            x = self.activation(nn.Dense(self.features, kernel_init=init, dtype=self.dtype, name=name)(x))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = self.activation(nn.Dense(self.features, kernel_init=init, dtype=self.dtype, name=f"fc{layer}")(x))
+            x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout{layer}")(x)
         return x
+
+    @property
+    def num_features(self) -> int:
+        """Features of the output."""
+        return self.features

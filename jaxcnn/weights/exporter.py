@@ -30,10 +30,11 @@ def to_torch(variables: Mapping[str, Any], form: Format) -> dict[str, np.ndarray
     """
     flat = {path: np.asarray(leaf) for path, leaf in flatten(variables).items()}
     is_cifar = "params/backbone/stage3/block1/conv1/kernel" in flat and not any("/stage4/" in path for path in flat)
-    dialect: Dialect = "akamaster" if is_cifar else form
+    is_v2 = "params/backbone/norm/scale" in flat
+    dialect: Dialect = "akamaster" if is_cifar and not is_v2 else form
     entries = leaf_names({path: leaf.ndim for path, leaf in flat.items()}, dialect)
     if entries is None:
-        raise InputError(f"--format {form}: it has no network with the layers of this one")
+        raise InputError(f"--format {form}: it has no network of these layers; --format timm has ResNet-D, SE and v2")
     tensors = {}
     for path, entry in entries.items():
         tensors[entry.name] = to_theirs(flat[path], entry.layout)

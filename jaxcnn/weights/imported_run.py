@@ -16,6 +16,7 @@ from jaxcnn.weights.importer import preprocessing_for
 from jaxcnn.weights.names import HEAD_BIASES
 
 IMAGENET_CLASSES = 1000
+KERAS_RESNET = "conv1_conv.kernel"  # the name tells where a ResNet is from
 
 
 def numbered(count: int) -> tuple[str, ...]:
@@ -68,6 +69,8 @@ def model_config(arch: str, weights: Weights, given: ModelConfig) -> ModelConfig
         own |= {"norm": "batch" if has_norm else "none", "neck": "dense" if _has_neck(weights) else "pooled"}
     elif (side := _stem_side(weights)) is not None:
         own["stem"] = "small" if side == 3 else "imagenet"
+    if KERAS_RESNET in weights.tensors:
+        own["bottleneck_stride"] = "1x1"  # keras.applications.resnet has the paper's, "v1"
     chosen = {key: value for key, value in own.items() if getattr(given, key) is None or key == "name"}
     return dataclasses.replace(given, **chosen)
 
@@ -78,8 +81,10 @@ def _has_neck(weights: Weights) -> bool:
 
 def _stem_side(weights: Weights) -> int | None:
     """Side of the first kernel of a ResNet in pixels, where it is one convolution."""
-    kernel = weights.tensors.get("conv1.weight")
-    return None if kernel is None else int(kernel.shape[-1])
+    for name, axis in (("conv1.weight", -1), ("stem.conv.weight", -1), (KERAS_RESNET, 0)):
+        if name in weights.tensors and weights.tensors[name].ndim == 4:
+            return int(weights.tensors[name].shape[axis])
+    return None
 
 
 def preprocessing_of(weights: Weights, image_size: int | None, channels: int) -> Preprocessing:

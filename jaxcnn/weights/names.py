@@ -49,6 +49,26 @@ _RESNET = (
     Rule("backbone/stage{s}/block{b}/shortcut_conv", "layer{s}.{b0}.downsample.0"),
     Rule("backbone/stage{s}/block{b}/shortcut_norm", "layer{s}.{b0}.downsample.1"),
 )
+# What only timm has: squeeze and excitation, and ResNet-D, whose stem and shortcuts are sequences.
+_SE = (Rule("backbone/stage{s}/block{b}/se/fc{i}", "layer{s}.{b0}.se.fc{i}"),)
+_RESNET_D = (
+    Rule("backbone/stem/conv1", "conv1.0"),
+    Rule("backbone/stem/norm1", "conv1.1"),
+    Rule("backbone/stem/conv2", "conv1.3"),
+    Rule("backbone/stem/norm2", "conv1.4"),
+    Rule("backbone/stem/conv3", "conv1.6"),
+    Rule("backbone/stem/norm3", "bn1"),
+    Rule("backbone/stage{s}/block{b}/shortcut_conv", "layer{s}.{b0}.downsample.1"),
+    Rule("backbone/stage{s}/block{b}/shortcut_norm", "layer{s}.{b0}.downsample.2"),
+)
+_RESNET_V2 = (
+    Rule("backbone/stem/conv", "stem.conv"),
+    Rule("backbone/stage{s}/block{b}/conv{i}", "stages.{s0}.blocks.{b0}.conv{i}"),
+    Rule("backbone/stage{s}/block{b}/norm{i}", "stages.{s0}.blocks.{b0}.norm{i}"),
+    Rule("backbone/stage{s}/block{b}/shortcut_conv", "stages.{s0}.blocks.{b0}.downsample.conv"),
+    Rule("backbone/norm", "norm"),
+    Rule("head", "head.fc", "dense_as_conv"),
+)
 _KERAS_RESNET = (
     Rule("backbone/stem/conv", "conv1_conv"),
     Rule("backbone/stem/norm", "conv1_bn"),
@@ -137,7 +157,10 @@ def _rules(modules: set[str], dialect: Dialect) -> tuple[Rule, ...]:
     if is_vgg:
         top = _VGG_TOPS.get(dialect)
         return () if top is None else (*_vgg_features(modules), *top["neck/fc1" not in modules])
-    return (*_RESNET, Rule("head", _HEADS[dialect]))
+    if "backbone/norm" in modules:
+        return _RESNET_V2 if dialect == "timm" else ()
+    more = (*(_RESNET_D if "backbone/stem/conv1" in modules else ()), *_SE) if dialect == "timm" else ()
+    return (*more, *_RESNET, Rule("head", _HEADS[dialect]))
 
 
 def _vgg_features(modules: set[str]) -> list[Rule]:

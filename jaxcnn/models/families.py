@@ -1,0 +1,173 @@
+"""From the options of a config to the modules of a network: one builder a family, which refuses what does not fit."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxcnn.config import ModelConfig
+from jaxcnn.errors import InputError
+from jaxcnn.models.blocks import BLOCKS, PlainBlock, is_bottleneck, is_preact
+from jaxcnn.models.classifier import Classifier
+from jaxcnn.models.conv import Conv
+from jaxcnn.models.layers import ACTIVATIONS, Activation, dropout, initializer
+from jaxcnn.models.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, NoNorm, Norm
+from jaxcnn.models.resnet import ResNet
+from jaxcnn.models.vgg import STAGE_SIZES, VGG, VGGNeck
+from jaxcnn.paths import GlobRule
+
+_DEFAULTS = {field.name: field.default for field in fields(ModelConfig)}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The options of a config as values, in the forms that all families use."""
+
+    config: ModelConfig
+    freeze: GlobRule
+    """Paths that do not train: batch norms among them use their running statistics."""
+    small_image: bool
+
+    def norm(self, own: str) -> Norm:
+        """Returns the norm of the config, or else the network's own."""
+        config, name = self.config, self.config.norm or own
+        if config.virtual_batch_size is not None and name != "batch":
+            raise InputError(f"model.virtual_batch_size={config.virtual_batch_size}: of norm=batch only, not {name}")
+        norms: dict[str, Norm] = {
+            "batch": BatchNorm(frozen=self.freeze, virtual_batch_size=config.virtual_batch_size),
+            "layer": LayerNorm(),
+            "instance": InstanceNorm(),
+            "group": GroupNorm(config.num_groups),
+            "none": NoNorm(),
+        }
+        return norms[name]
+
+    @property
+    def activation(self) -> Activation:
+        return ACTIVATIONS[self.config.activation]
+
+    @property
+    def conv(self) -> Callable[..., Conv]:
+        config = self.config
+        kernel_init = initializer(config.init, config.activation, config.init_std)
+        dtype = jnp.dtype(config.dtype)
+        return functools.partial(Conv, kernel_init=kernel_init, dtype=dtype, standardise=config.weight_standardisation)
+
+    def block_dropout(self, own: float) -> Callable[..., Any]:
+        """Returns the factory of dropout inside the backbone."""
+        rate = self.config.block_dropout
+        return dropout(own if rate is None else rate, self.config.block_dropout_kind)
+
+    def refuse(self, *names: str) -> None:
+        """Raises InputError where an option is set that the network does not have."""
+        for name in names:
+            if (value := getattr(self.config, name)) != _DEFAULTS[name]:
+                raise InputError(f"model.{name}={value!r}: {self.config.name} has no {name} to choose")
+
+
+Builder = Callable[[Parts, int], Classifier]
+
+
+def resnet(
+    block: str,
+    sizes: tuple[int, ...],
+    *,
+    width: int = 64,
+    stem: str = "imagenet",
+    stem_width: int | None = None,
+    shortcut: str = "projection",
+    norm: str = "batch",
+    block_dropout: float = 0.0,
+    squeeze_excite: bool = False,
+    **bottleneck: int,
+) -> Builder:
+    """Returns the builder of a ResNet: its own choices, which the config may change.
+
+    The stem of small images is "small", unless the config says otherwise. `bottleneck`: `groups` and `widening`.
+    """
+
+    def build(parts: Parts, num_classes: int) -> Classifier:
+        config = parts.config
+        parts.refuse("neck")
+        chosen = config.squeeze_excite
+        backbone = ResNet(
+            stage_sizes=sizes,
+            block=BLOCKS[config.block or block],
+            width=config.width or width,
+            stem=config.stem or ("small" if parts.small_image else stem),
+            stem_width=stem_width,
+            shortcut=config.shortcut or shortcut,
+            norm=parts.norm(norm),
+            activation=parts.activation,
+            conv=parts.conv,
+            zero_last_scale=config.zero_last_scale,
+            stride_first=config.bottleneck_stride == "1x1",
+            squeeze_excite=squeeze_excite if chosen is None else chosen,
+            dropout=parts.block_dropout(block_dropout),
+            stochastic_depth=config.stochastic_depth,
+            **bottleneck,
+        )
+        _check(config, backbone)
+        return Classifier(backbone, num_classes, dropout=config.dropout or 0.0)
+
+    return build
+
+
+def _check(config: ModelConfig, backbone: ResNet) -> None:
+    """Raises InputError for options that contradict each other."""
+    block, name = backbone.block, config.name
+    if not is_bottleneck(block):
+        if backbone.groups != 1 or backbone.widening != 1:
+            raise InputError(f"model.block={config.block!r}: {name} is made of bottlenecks; preact_bottleneck would do")
+        if config.bottleneck_stride is not None:
+            raise InputError(f"model.bottleneck_stride={config.bottleneck_stride!r}: {name} has no bottlenecks")
+    if block is PlainBlock:
+        for option in ("zero_last_scale", "stochastic_depth", "shortcut"):
+            if value := getattr(config, option):
+                raise InputError(f"model.{option}={value!r}: a plain network has no shortcut past its blocks")
+    if config.zero_last_scale and (is_preact(block) or isinstance(backbone.norm, NoNorm)):
+        raise InputError(f"model.zero_last_scale=True: the blocks of {name} do not end with a norm here")
+
+
+def cifar_resnet(depth: int, block: str = "basic", **own: Any) -> Builder:
+    """Returns the builder of He et al.'s networks for 32x32 images: three stages from 16 channels, option A.
+
+    `depth` is 6n + 2 with n basic blocks a stage, 9n + 2 with bottlenecks (2015, section 4.2; 2016, table 4).
+    """
+    blocks = (depth - 2) // (9 if "bottleneck" in block else 6)
+    return resnet(block, (blocks,) * 3, **{"width": 16, "stem": "small", "shortcut": "pad", **own})
+
+
+def wide_resnet(depth: int, widening: int) -> Builder:
+    """Returns the builder of WRN-depth-widening for 32x32 images, 6n + 4 layers deep.
+
+    Zagoruyko & Komodakis 2016, table 1. Dropout is 0.3, their value for CIFAR (section 3, table 6).
+    """
+    blocks = (depth - 4) // 6
+    width = 16 * widening
+    return resnet("preact", (blocks,) * 3, width=width, stem="small", stem_width=16, block_dropout=0.3)
+
+
+def vgg(name: str) -> Builder:
+    """Returns the builder of a VGG, without norm unless the config names one, as torchvision's."""
+
+    def build(parts: Parts, num_classes: int) -> Classifier:
+        config = parts.config
+        parts.refuse("block", "bottleneck_stride", "stem", "shortcut", "squeeze_excite", "zero_last_scale")
+        parts.refuse("stochastic_depth")
+        backbone = VGG(
+            STAGE_SIZES[name],
+            config.width or 64,
+            parts.norm("none"),
+            parts.activation,
+            parts.conv,
+            parts.block_dropout(0.0),
+        )
+        rate = 0.5 if config.dropout is None else config.dropout
+        if (config.neck or ("pooled" if parts.small_image else "dense")) == "pooled":
+            return Classifier(backbone, num_classes, dropout=rate)
+        return Classifier(backbone, num_classes, VGGNeck(parts.activation, rate, dtype=jnp.dtype(config.dtype)))
+
+    return build
