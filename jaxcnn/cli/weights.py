@@ -150,4 +150,39 @@ def _add_compare(commands: Any) -> None:
 
 
 def _compare(options: Any, rest: list[str]) -> int:
-    raise InputError("not yet")
+    from jaxcnn.predict import load_run
+    from jaxcnn.weights.compare import Side, compare, sample_images
+
+    loaded = load_run(options.a)
+    ours = Side(loaded.model, loaded.variables, loaded.network.preprocessing)
+    images = sample_images(ours.preprocessing, options.images)
+    found, count, largest = compare(ours, _other_side(options.b, ours), images, options.tolerance)
+    for difference in found:
+        print(difference)
+    if not found:
+        print(f"no difference: {count} layers, largest relative difference {largest:.1e}")
+    elif found[-1].layer == "input":
+        print(f"with equal inputs there is no difference: {count} layers, largest relative difference {largest:.1e}")
+    return 0
+
+
+def _other_side(place: str, ours: Any) -> Any:
+    """B as a run of its own, or a file whose weights go through the network of A."""
+    from jaxcnn.paths import flatten
+    from jaxcnn.predict import load_run
+    from jaxcnn.run_folder import is_run
+    from jaxcnn.weights.compare import Side
+    from jaxcnn.weights.files import read_weights
+    from jaxcnn.weights.importer import filled, fit, preprocessing_for
+
+    if is_run(place):
+        loaded = load_run(place)
+        return Side(loaded.model, loaded.variables, loaded.network.preprocessing)
+    weights = read_weights(place)
+    fitted = fit(weights, flatten(ours.variables), "the network of A")
+    for note in fitted.notes:
+        LOG.info(f"{place}: {note}")
+    told = weights.hints.mean is not None
+    shape = ours.preprocessing.image_shape
+    preprocessing = preprocessing_for(weights.hints, shape) if told else ours.preprocessing
+    return Side(ours.model, filled(ours.variables, fitted), preprocessing)

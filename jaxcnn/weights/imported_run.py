@@ -67,8 +67,8 @@ def model_config(arch: str, weights: Weights, given: ModelConfig) -> ModelConfig
     if name.startswith("vgg"):
         has_norm = arch.endswith("_bn") or "features.1.running_mean" in weights.tensors
         own |= {"norm": "batch" if has_norm else "none", "neck": "dense" if _has_neck(weights) else "pooled"}
-    elif (side := _stem_side(weights)) is not None:
-        own["stem"] = "small" if side == 3 else "imagenet"
+    else:
+        own["stem"] = _stem(weights)
     if KERAS_RESNET in weights.tensors:
         own["bottleneck_stride"] = "1x1"  # keras.applications.resnet has the paper's, "v1"
     chosen = {key: value for key, value in own.items() if getattr(given, key) is None or key == "name"}
@@ -79,11 +79,13 @@ def _has_neck(weights: Weights) -> bool:
     return any(name in weights.tensors for name in ("classifier.0.weight", "pre_logits.fc1.weight", "fc1.kernel"))
 
 
-def _stem_side(weights: Weights) -> int | None:
-    """Side of the first kernel of a ResNet in pixels, where it is one convolution."""
+def _stem(weights: Weights) -> str | None:
+    """The stem of a ResNet by the side of its first kernel, so that it does not depend on the size of the images."""
+    if "conv1.0.weight" in weights.tensors:
+        return "deep"
     for name, axis in (("conv1.weight", -1), ("stem.conv.weight", -1), (KERAS_RESNET, 0)):
         if name in weights.tensors and weights.tensors[name].ndim == 4:
-            return int(weights.tensors[name].shape[axis])
+            return "small" if weights.tensors[name].shape[axis] == 3 else "imagenet"
     return None
 
 
@@ -93,7 +95,7 @@ def preprocessing_of(weights: Weights, image_size: int | None, channels: int) ->
     Usual is ImageNet's mean and std; 32 pixels, whole, for a network whose first kernel is 3x3, else 224 of 256.
     """
     hints = weights.hints
-    small = _stem_side(weights) == 3
+    small = _stem(weights) == "small"
     size = image_size or hints.image_size or (32 if small else 224)
     crop_share = hints.crop_share or (1.0 if small else 0.875)
     return preprocessing_for(hints, (size, size, channels), crop_share)
