@@ -1,4 +1,4 @@
-"""The same weights give the same numbers as PyTorch and Keras: against the outputs that `golden/make_golden.py` kept."""
+"""The same weights give the same numbers as PyTorch and Keras: the outputs that `golden/make_golden.py` kept."""
 
 import json
 from pathlib import Path
