@@ -30,6 +30,10 @@ def likely_reason(path: str, a: Layer, b: Layer) -> str:
         return settings
     if a.output.ndim == 4 and _equal(a.output[:, 2:-2, 2:-2], b.output[:, 2:-2, 2:-2]):
         return "padding: only the border differs"
+    if a.output.ndim == 4 and "kernel" in a.leaves:
+        return "padding: kernel, stride and input are equal ('SAME' pads the far side alone at stride 2, PyTorch both)"
+    if type(a.module) is not type(b.module):
+        return f"structure: {type(a.module).__name__} in one, {type(b.module).__name__} in the other"
     return "activation, or the order of the layers inside: the weights are equal"
 
 
@@ -73,8 +77,6 @@ def _settings(a: Layer, b: Layer) -> str:
         ours, theirs = (_attribute(layer.module, names) for layer in (a, b))
         if ours != theirs:
             return f"{title}: {ours} in one, {theirs} in the other"
-    if type(a.module) is not type(b.module):
-        return f"structure: {type(a.module).__name__} in one, {type(b.module).__name__} in the other"
     return ""
 
 
