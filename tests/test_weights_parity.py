@@ -1,7 +1,9 @@
 """The same weights give the same numbers as PyTorch and Keras: the outputs that `golden/make_golden.py` kept."""
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,27 +71,45 @@ def test_logits_and_stages_are_those_of_pytorch(name: str, file: Path) -> None:
         assert relative(np.asarray(logits), np.array(GOLDEN[name][str(size)]["logits"])) <= 1e-4
 
 
-@pytest.mark.parametrize("arch", marked(list(GRADIENTS), {"resnet18"}))
-def test_gradients_and_running_statistics_of_a_step_are_those_of_pytorch(arch: str, file: Path) -> None:
+def one_step(model: Any, variables: dict[str, Any], x: np.ndarray) -> tuple[Any, Any]:
+    """((loss, new running statistics), gradients) for images [8, H, W, 3] of the classes 0 to 7."""
+
+    def loss(params):
+        both = {"params": params, "batch_stats": variables["batch_stats"]}
+        logits, new = model.apply(both, x, train=True, mutable=["batch_stats"])
+        labels = jnp.arange(8) % 10
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), new["batch_stats"]
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+
+# For ResNet-50 on these 8 images PyTorch's own float32 gradients are 2.9e-3 from its float64 ones: rounding, by ReLUs
+# that switch. In float64 the agreement shows.
+@pytest.mark.parametrize(
+    ("arch", "dtype", "tolerance"),
+    [
+        ("resnet18", jnp.float32, 1e-3),
+        pytest.param("vgg11_bn", jnp.float32, 1e-3, marks=pytest.mark.slow),
+        pytest.param("resnet18", jnp.float64, 1e-5, marks=pytest.mark.slow),
+        pytest.param("resnet50", jnp.float64, 1e-5, marks=pytest.mark.slow),
+        pytest.param("vgg11_bn", jnp.float64, 1e-5, marks=pytest.mark.slow),
+    ],
+)
+def test_gradients_and_running_statistics_of_a_step_are_those_of_pytorch(
+    arch: str, dtype: Any, tolerance: float, file: Path
+) -> None:
     save_file(state_dict(arch, "torchvision"), file)
     network, fitted = imported(file, arch, 64, ModelConfig(dropout=0.0))
-    variables = unflatten(fitted.leaves)
-
-    @jax.jit
-    def step(params, batch_stats, x):
-        def loss(params):
-            both = {"params": params, "batch_stats": batch_stats}
-            logits, new = network.model.apply(both, x, train=True, mutable=["batch_stats"])
-            labels = jnp.arange(8) % 10
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), new["batch_stats"]
-
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    (loss, statistics), gradients = step(
-        variables["params"], variables["batch_stats"], images(64, 8).transpose(0, 2, 3, 1)
-    )
+    with jax.enable_x64(dtype == jnp.float64):
+        backbone = network.model.backbone
+        conv = functools.partial(backbone.conv, dtype=dtype)
+        neck = network.model.neck and network.model.neck.clone(dtype=dtype)
+        model = network.model.clone(backbone=backbone.clone(conv=conv), neck=neck)
+        variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), unflatten(fitted.leaves))
+        x = jnp.asarray(images(64, 8).transpose(0, 2, 3, 1), dtype)
+        (loss, statistics), gradients = jax.device_get(one_step(model, variables, x))
     golden = dict(GRADIENTS[arch])
-    assert abs(float(loss) / golden.pop("loss") - 1) <= 1e-3
+    assert abs(float(loss) / golden.pop("loss") - 1) <= tolerance
     found = flatten({"params": gradients, "batch_stats": statistics})
     entries = leaf_names({path: leaf.ndim for path, leaf in found.items()}, "torchvision")
     assert entries is not None
@@ -100,4 +120,4 @@ def test_gradients_and_running_statistics_of_a_step_are_those_of_pytorch(arch: s
         theirs = np.array(golden[entry.name])
         # A bias before a batch norm has the gradient 0, up to rounding.
         scale = max(theirs[0], 1e-4 * largest) if path.startswith("params/") else theirs[0]
-        assert np.max(np.abs(ours - theirs)) <= 1e-3 * scale, path
+        assert np.max(np.abs(ours - theirs)) <= tolerance * scale, path
