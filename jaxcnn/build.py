@@ -219,7 +219,9 @@ def read_start(place: str) -> Weights:
         return read_weights(place)
     folder = RunFolder(place)
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(load_variables(folder)[0]).items()}
-    return Weights(place, leaves, Hints(folder.preprocessing.mean, folder.preprocessing.std))
+    images = folder.preprocessing
+    hints = Hints(images.mean, images.std, image_size=images.image_shape[0], crop_share=images.crop_share)
+    return Weights(place, leaves, hints, folder.class_names)
 
 
 def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, Any], int]:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from jaxcnn.build import build_job
 from jaxcnn.cli import main
 from jaxcnn.config import TrainConfig
+from jaxcnn.data.decode import resize_and_centre_crop
 from jaxcnn.predict import load_run
 from jaxcnn.run_folder import RunFolder
 from tests.golden.rebuild import state_dict
@@ -128,6 +129,36 @@ def test_compare_names_the_first_layer_and_the_reason(
     out = compared({"layer2.0.bn1.running_mean": tensors["layer2.0.bn1.running_mean"] + 1}, {})
     assert "backbone/stage2/block1/norm1" in out
     assert "momentum" in out
+
+
+def test_an_imported_run_is_itself_a_source(file: Path, tmp_path: Path) -> None:
+    run = imported(file, tmp_path / "run", "--image-size", "40", "--crop-share", "0.8")
+    again = imported(run, tmp_path / "again")
+    assert RunFolder(again).preprocessing == RunFolder(run).preprocessing
+    assert RunFolder(again).config == RunFolder(run).config
+    same = jax.tree.map(np.array_equal, load_run(run).variables, load_run(again).variables)
+    assert all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("name", ["text.safetensors", "text.pth", "folder", "missing.pth", "model.onnx"])
+def test_a_bad_file_is_one_line_and_exit_code_2(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    bad = tmp_path / name
+    if name == "folder":
+        bad.mkdir()
+    elif name != "missing.pth":
+        bad.write_text("not weights, but text")
+    assert main(["weights", "import", str(bad), "--arch", "resnet8", "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert str(bad) in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_crop_keeps_its_share_of_the_resized_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
+    cropped = resize_and_centre_crop(image, 56, 56, crop_share=0.875)
+    assert np.array_equal(cropped, image[20:76, 4:60])  # the short side is 56 / 0.875 = 64 already
 
 
 def test_a_hub_name_is_read_from_the_cache_without_a_network(

@@ -46,7 +46,9 @@ def _add_import(commands: Any) -> None:
         epilog="--model.* chooses what the weights do not tell, for instance --model.norm group.",
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="FILE_OR_HUB", help=".safetensors, .pth, .pt, .th, .h5, or hf-hub:OWNER/NAME")
+    parser.add_argument(
+        "source", metavar="FILE_OR_HUB", help=".safetensors, .pth, .pt, .th, .h5, hf-hub:OWNER/NAME, or a run"
+    )
     parser.add_argument(
         "--arch", required=True, metavar="NAME", help="network: resnet50, resnet20, vgg16, vgg16_bn, ..."
     )
@@ -69,12 +71,12 @@ def _import(options: Any, rest: list[str]) -> int:
     from jaxcnn.build import build_network, initial_variables, read_start
     from jaxcnn.config_reader import check
     from jaxcnn.paths import flatten
-    from jaxcnn.run_folder import check_free
+    from jaxcnn.run_folder import RunFolder, check_free, is_run
     from jaxcnn.weights import imported_run
     from jaxcnn.weights.importer import filled, fit
 
     check_free(options.out)
-    given = _overrides(rest)
+    given = _overrides(rest, RunFolder(options.source).config.model if is_run(options.source) else ModelConfig())
     weights = _with_hints(read_start(options.source), options)
     data = DataConfig(data_dir=options.data_dir)
     names = imported_run.class_names_of(weights, options.classes, data)
@@ -96,12 +98,12 @@ def _import(options: Any, rest: list[str]) -> int:
     return 0
 
 
-def _overrides(rest: list[str]) -> ModelConfig:
+def _overrides(rest: list[str], default: ModelConfig) -> ModelConfig:
     if not rest:
-        return ModelConfig()
+        return default
     import tyro
 
-    return tyro.cli(Overrides, prog="jaxcnn weights import", default=Overrides(ModelConfig()), args=rest).model
+    return tyro.cli(Overrides, prog="jaxcnn weights import", default=Overrides(default), args=rest).model
 
 
 def _with_hints(weights: Any, options: Any) -> Any:

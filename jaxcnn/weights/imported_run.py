@@ -76,16 +76,17 @@ def model_config(arch: str, weights: Weights, given: ModelConfig) -> ModelConfig
 
 
 def _has_neck(weights: Weights) -> bool:
-    return any(name in weights.tensors for name in ("classifier.0.weight", "pre_logits.fc1.weight", "fc1.kernel"))
+    names = ("classifier.0.weight", "pre_logits.fc1.weight", "fc1.kernel", "params/neck/fc1/kernel")
+    return any(name in weights.tensors for name in names)
 
 
 def _stem(weights: Weights) -> str | None:
     """The stem of a ResNet by the side of its first kernel, so that it does not depend on the size of the images."""
-    if "conv1.0.weight" in weights.tensors:
+    if weights.tensors.keys() & {"conv1.0.weight", "params/backbone/stem/conv1/kernel"}:
         return "deep"
-    for name, axis in (("conv1.weight", -1), ("stem.conv.weight", -1), (KERAS_RESNET, 0)):
+    for name in ("conv1.weight", "stem.conv.weight", KERAS_RESNET, "params/backbone/stem/conv/kernel"):
         if name in weights.tensors and weights.tensors[name].ndim == 4:
-            return "small" if weights.tensors[name].shape[axis] == 3 else "imagenet"
+            return "small" if weights.tensors[name].shape.count(7) < 2 else "imagenet"
     return None
 
 
