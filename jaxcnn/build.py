@@ -279,6 +279,11 @@ def _check_batches(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:
         )
     if size % parts:
         raise InputError(f"optim.accumulation={parts} must divide train.batch_size={size}")
+    virtual = config.model.virtual_batch_size
+    if virtual is not None and (size // parts) % virtual:
+        raise InputError(
+            f"model.virtual_batch_size={virtual} must divide train.batch_size={size}, and each of its {parts} parts"
+        )
     if (size // parts) % mesh.size or config.evaluation.batch_size % mesh.size:
         raise InputError(
             f"train.batch_size={size} (in {parts} parts) and evaluation.batch_size={config.evaluation.batch_size} "

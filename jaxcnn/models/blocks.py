@@ -60,7 +60,9 @@ class Block(nn.Module):
     def _norm_act(self, x: jax.Array, name: str) -> jax.Array:
         return self.activation(self.norm(name=name, train=self.train)(x))
 
-    def _conv(self, x: jax.Array, features: int, kernel_size: int, name: str, stride: int = 1, groups: int = 1):
+    def _conv(
+        self, x: jax.Array, features: int, kernel_size: int, name: str, stride: int = 1, groups: int = 1
+    ) -> jax.Array:
         bias = not has_bias(self.norm)
         return self.conv(features, kernel_size, stride, groups=groups, use_bias=bias, name=name)(x)
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 from jaxcnn.config import ModelConfig
 from jaxcnn.errors import InputError
-from jaxcnn.models.blocks import BLOCKS, PlainBlock, is_bottleneck, is_preact
+from jaxcnn.models.blocks import BLOCKS, PlainBlock, Shortcut, is_bottleneck, is_preact
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.conv import Conv
 from jaxcnn.models.layers import ACTIVATIONS, Activation, dropout, initializer
 from jaxcnn.models.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, NoNorm, Norm
-from jaxcnn.models.resnet import ResNet
+from jaxcnn.models.resnet import ResNet, Stem
 from jaxcnn.models.vgg import STAGE_SIZES, VGG, VGGNeck
 from jaxcnn.paths import GlobRule
 
@@ -75,17 +75,18 @@ def resnet(
     sizes: tuple[int, ...],
     *,
     width: int = 64,
-    stem: str = "imagenet",
+    stem: Stem = "imagenet",
     stem_width: int | None = None,
-    shortcut: str = "projection",
+    shortcut: Shortcut = "projection",
     norm: str = "batch",
     block_dropout: float = 0.0,
     squeeze_excite: bool = False,
-    **bottleneck: int,
+    groups: int = 1,
+    widening: int = 1,
 ) -> Builder:
-    """Returns the builder of a ResNet: its own choices, which the config may change.
+    """Returns the builder of a ResNet: its own choices (see the class), which the config may change.
 
-    The stem of small images is "small", unless the config says otherwise. `bottleneck`: `groups` and `widening`.
+    The stem of small images is "small", unless the config says otherwise.
     """
 
     def build(parts: Parts, num_classes: int) -> Classifier:
@@ -107,7 +108,8 @@ def resnet(
             squeeze_excite=squeeze_excite if chosen is None else chosen,
             dropout=parts.block_dropout(block_dropout),
             stochastic_depth=config.stochastic_depth,
-            **bottleneck,
+            groups=groups,
+            widening=widening,
         )
         _check(config, backbone)
         return Classifier(backbone, num_classes, dropout=config.dropout or 0.0)
@@ -131,13 +133,18 @@ def _check(config: ModelConfig, backbone: ResNet) -> None:
         raise InputError(f"model.zero_last_scale=True: the blocks of {name} do not end with a norm here")
 
 
-def cifar_resnet(depth: int, block: str = "basic", **own: Any) -> Builder:
+def resnet_d(block: str, sizes: tuple[int, ...]) -> Builder:
+    """Returns the builder of a ResNet-D: deep stem, shortcuts that average (He et al. 2018, section 4)."""
+    return resnet(block, sizes, stem="deep", shortcut="pool")
+
+
+def cifar_resnet(depth: int, block: str = "basic", shortcut: Shortcut = "pad") -> Builder:
     """Returns the builder of He et al.'s networks for 32x32 images: three stages from 16 channels, option A.
 
     `depth` is 6n + 2 with n basic blocks a stage, 9n + 2 with bottlenecks (2015, section 4.2; 2016, table 4).
     """
     blocks = (depth - 2) // (9 if "bottleneck" in block else 6)
-    return resnet(block, (blocks,) * 3, **{"width": 16, "stem": "small", "shortcut": "pad", **own})
+    return resnet(block, (blocks,) * 3, width=16, stem="small", shortcut=shortcut)
 
 
 def wide_resnet(depth: int, widening: int) -> Builder:

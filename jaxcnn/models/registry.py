@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxcnn.config import ModelConfig
 from jaxcnn.errors import InputError, did_you_mean
 from jaxcnn.models.classifier import Classifier
-from jaxcnn.models.families import Builder, Parts, cifar_resnet, resnet, vgg, wide_resnet
+from jaxcnn.models.families import Builder, Parts, cifar_resnet, resnet, resnet_d, vgg, wide_resnet
 from jaxcnn.models.resnet import ResNet
 from jaxcnn.paths import GlobRule
 
@@ -49,7 +49,6 @@ _18 = (2, 2, 2, 2)
 _50 = (3, 4, 6, 3)  # also ResNet-34, of basic blocks
 _101 = (3, 4, 23, 3)
 _152 = (3, 8, 36, 3)
-_D = {"stem": "deep", "shortcut": "pool"}
 
 # Names and parameter counts are torchvision's and, for d, se, gn and v2, timm's. Those of the CIFAR networks round to
 # the papers' (He et al. 2015, table 6; Zagoruyko & Komodakis 2016, table 5); resnet8 and resnetv2_110 follow the
@@ -74,11 +73,11 @@ NETWORKS: Mapping[str, Network] = {
     "resnext50_32x4d": Network(resnet("bottleneck", _50, groups=32, widening=2), 25_028_904, RESNEXT_2016),
     "resnext101_32x8d": Network(resnet("bottleneck", _101, groups=32, widening=4), 88_791_336, RESNEXT_2016),
     "resnext101_64x4d": Network(resnet("bottleneck", _101, groups=64, widening=4), 83_455_272, RESNEXT_2016),
-    "resnet18d": Network(resnet("basic", _18, **_D), 11_708_744, BAG_2018),
-    "resnet34d": Network(resnet("basic", _50, **_D), 21_816_904, BAG_2018),
-    "resnet50d": Network(resnet("bottleneck", _50, **_D), 25_576_264, BAG_2018),
-    "resnet101d": Network(resnet("bottleneck", _101, **_D), 44_568_392, BAG_2018),
-    "resnet152d": Network(resnet("bottleneck", _152, **_D), 60_212_040, BAG_2018),
+    "resnet18d": Network(resnet_d("basic", _18), 11_708_744, BAG_2018),
+    "resnet34d": Network(resnet_d("basic", _50), 21_816_904, BAG_2018),
+    "resnet50d": Network(resnet_d("bottleneck", _50), 25_576_264, BAG_2018),
+    "resnet101d": Network(resnet_d("bottleneck", _101), 44_568_392, BAG_2018),
+    "resnet152d": Network(resnet_d("bottleneck", _152), 60_212_040, BAG_2018),
     "seresnet18": Network(resnet("basic", _18, squeeze_excite=True), 11_779_624, SE_2017),
     "seresnet34": Network(resnet("basic", _50, squeeze_excite=True), 21_960_416, SE_2017),
     "seresnet50": Network(resnet("bottleneck", _50, squeeze_excite=True), 28_088_024, SE_2017),
