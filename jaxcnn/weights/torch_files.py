@@ -100,6 +100,6 @@ def _names_in(stream: Any) -> list[str]:
                 strings.append(str(argument))
             elif opcode.name == "MEMOIZE":
                 memo.append(strings[-1] if strings else "")
-            elif opcode.name in ("BINGET", "LONG_BINGET") and argument < len(memo):
+            elif opcode.name in ("BINGET", "LONG_BINGET") and isinstance(argument, int) and argument < len(memo):
                 strings.append(memo[argument])
     return names
