@@ -3,7 +3,6 @@
 The only place where these meet: train, evaluate and predict all start here.
 """
 
-import functools
 import logging
 import math
 from collections.abc import Callable
@@ -16,76 +15,24 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
-from jaxcnn.augment.normalise import normalise
 from jaxcnn.augment.pipeline import make_augment
-from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.data import loader
 from jaxcnn.data.loader import Arrays
 from jaxcnn.data.sources import Splits, open_splits
 from jaxcnn.errors import InputError
-from jaxcnn.models.classifier import Classifier
-from jaxcnn.models.registry import build_model, describe
-from jaxcnn.paths import GlobRule, flatten, merge
-from jaxcnn.run_folder import RunFolder, is_run
+from jaxcnn.models.registry import describe
+from jaxcnn.network import Network, build_network, fit_start, initial_variables
+from jaxcnn.paths import GlobRule, flatten
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.partition import partition
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState, create_state
-from jaxcnn.training.step import StepOptions, make_chunk, make_evaluation_step, make_step, zero_sums
-from jaxcnn.weights.files import Hints, Weights, read_weights
-from jaxcnn.weights.importer import filled, fit, preprocessing_for
+from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
+from jaxcnn.weights.importer import preprocessing_for
 
 LOG = logging.getLogger("jaxcnn")
-
-
-@dataclass(frozen=True)
-class Network:
-    """A model with all it takes to apply it to images."""
-
-    model: Classifier
-    preprocessing: Preprocessing
-    class_names: tuple[str, ...]
-
-    @functools.cached_property
-    def shapes(self) -> dict[str, Any]:
-        """Shapes of the variables: {"params", "batch_stats"}."""
-        image = jax.ShapeDtypeStruct((1, *self.preprocessing.image_shape), jnp.float32)
-        shapes = jax.eval_shape(self.model.init, jax.random.key(0), image)
-        return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
-
-    def normalise(self, images: jax.Array) -> jax.Array:
-        """Returns uint8 images as the network's float32 input."""
-        return normalise(images, self.preprocessing.mean, self.preprocessing.std)
-
-    @functools.cached_property
-    def evaluation_step(self) -> Callable:
-        """The jitted evaluation step; see `training/step.py`."""
-        return jax.jit(make_evaluation_step(self.model, self.normalise), donate_argnums=1)
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(math.prod(leaf.shape) for leaf in flatten(self.shapes["params"]).values())
-
-
-def build_network(config: TrainConfig, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> Network:
-    """Returns the network of a config; raises InputError where its parts do not fit each other or the images."""
-    wanted = config.model.num_classes
-    if wanted is not None and wanted != len(class_names):
-        raise InputError(
-            f"model.num_classes={wanted}: {config.data.name} has {len(class_names)} classes; "
-            "leave the field out, and it follows from the data"
-        )
-    model = build_model(config.model, preprocessing.image_shape, len(class_names), GlobRule(config.freeze))
-    network = Network(model, preprocessing, class_names)
-    try:
-        network.shapes  # noqa: B018 - a dry run: no arithmetic, no compilation
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"model.name={config.model.name!r}: {error}") from None
-    return network
 
 
 @dataclass(frozen=True)
@@ -110,10 +57,13 @@ class Job:
         return min(self.config.train.max_steps_per_dispatch, self.total_steps)
 
     def places(self, first_step: int, num_steps: int) -> np.ndarray:
-        """Returns int32 [steps_per_dispatch, B]: the examples of the next steps, padded with zeros to one shape."""
+        """Returns int32 [rows, B]: the examples of the next steps, padded with zeros to one shape.
+
+        There are two rows at least: for one row XLA makes another program, with other rounding.
+        """
         config = self.config
         size = config.train.batch_size
-        places = np.zeros((self.steps_per_dispatch, size), np.int32)
+        places = np.zeros((max(self.steps_per_dispatch, 2), size), np.int32)
         places[:num_steps] = loader.training_places(len(self.data["train"]), size, config.seed, first_step, num_steps)
         return places
 
@@ -139,15 +89,15 @@ def build_job(config: TrainConfig) -> Job:
     unmeasured = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2])
     shapes = build_network(config, unmeasured, class_names).shapes
     partition(shapes["params"], GlobRule(config.freeze))
-    start = None if config.init_from is None else read_start(config.init_from)
-    if start is not None:
-        fit(start, flatten(shapes), f"model.name={config.model.name!r}")
+    start = None if config.init_from is None else fit_start(config, shapes)[0]
 
     limit = config.data.resident_limit_gib
     arrays = {name: loader.read_arrays(source, shape, limit) for name, source in splits.named().items()}
     preprocessing = loader.preprocessing_of(arrays["train"])
     if start is not None:  # what the weights were trained with counts, not what the new images are like
         preprocessing = preprocessing_for(start.hints, shape)
+        told = "those of init_from" if start.hints.mean else "ImageNet's, since init_from does not say its own"
+        LOG.info(f"mean and std of the images: {told}")
     network = build_network(config, preprocessing, class_names)
     _log_choices(config, network, splits, mesh)
     return _assemble(config, network, mesh, {name: meshes.replicate(mesh, value) for name, value in arrays.items()})
@@ -194,81 +144,6 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, data: dict[str,
 
 def _state_of(config: TrainConfig, optimizer: Any, variables: dict[str, Any]) -> TrainState:
     return create_state(variables, GlobRule(config.freeze), optimizer, config.optim.ema_decay is not None)
-
-
-def initial_variables(config: TrainConfig, network: Network) -> dict[str, Any]:
-    """Returns {"params", "batch_stats"} before step 0: drawn from the seed, then those of `init_from` put in.
-
-    Raises:
-      InputError: `init_from` does not fit the network. A head for other classes is no error: it starts anew.
-    """
-    image = jnp.zeros((1, *network.preprocessing.image_shape), jnp.float32)
-    drawn = jax.jit(network.model.init)(jax.random.key(config.seed), image)
-    variables = {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})}
-    if config.init_from is None:
-        return variables
-    fitted = fit(read_start(config.init_from), flatten(variables), f"model.name={config.model.name!r}")
-    for note in fitted.notes:
-        LOG.info(f"init_from {config.init_from}: {note}")
-    return filled(variables, fitted)
-
-
-def read_start(place: str) -> Weights:
-    """Returns the weights to start from: the best of a run folder, or those of a file or a hub name."""
-    if not is_run(place):
-        return read_weights(place)
-    folder = RunFolder(place)
-    leaves = {path: np.asarray(leaf) for path, leaf in flatten(load_variables(folder)[0]).items()}
-    images = folder.preprocessing
-    hints = Hints(images.mean, images.std, image_size=images.image_shape[0], crop_share=images.crop_share)
-    return Weights(place, leaves, hints, folder.class_names)
-
-
-def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, Any], int]:
-    """Returns ({"params", "batch_stats"}, step) of a run, the moving averages where it kept them.
-
-    Args:
-      folder: the run.
-      which: "best" (by validation top-1), "latest" or a step.
-
-    Raises:
-      InputError: no such checkpoint, or a damaged one.
-    """
-    config = folder.config
-    shapes = build_network(config, folder.preprocessing, folder.class_names).shapes
-    trainable, _ = partition(shapes["params"], GlobRule(config.freeze))
-    templates = {"model": shapes}
-    if config.optim.ema_decay is not None:
-        templates["average"] = {"params": trainable, "batch_stats": shapes["batch_stats"]}
-    checkpoints = Checkpoints(folder.checkpoints, read_only=True) if folder.checkpoints.is_dir() else None
-    if checkpoints is None or not checkpoints.steps():
-        raise InputError(f"{folder.path} has no checkpoint yet")
-    step = _step_named(checkpoints, which)
-    trees, _ = checkpoints.restore(step, _on_one_device(templates))
-    variables = trees["model"]
-    if "average" in trees:
-        average = trees["average"]
-        params = merge(variables["params"], average["params"])
-        variables = {"params": params, "batch_stats": average["batch_stats"]}
-    return variables, step
-
-
-def _step_named(checkpoints: Checkpoints, which: str) -> int:
-    if which == "best":
-        step = checkpoints.best_step()
-        assert step is not None
-        return step
-    if which == "latest":
-        return checkpoints.steps()[-1]
-    if which.isdecimal():
-        return int(which)
-    raise InputError(f"--checkpoint {which!r}: best, latest or one of the steps {checkpoints.steps()}")
-
-
-def _on_one_device(shapes: Any) -> Any:
-    """The shapes, to be restored onto the first device, wherever they were saved."""
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
 
 
 def _check_batches(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:

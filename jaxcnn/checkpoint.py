@@ -161,7 +161,7 @@ def checksum(tree: Any) -> int:
     """Returns the CRC-32 of all leaves in the order of the tree."""
     total = 0
     for leaf in jax.tree.leaves(tree):
-        total = zlib.crc32(np.ascontiguousarray(np.asarray(leaf)).reshape(-1).view(np.uint8), total)
+        total = zlib.crc32(np.asarray(leaf).tobytes(), total)
     return total
 
 

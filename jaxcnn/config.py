@@ -116,6 +116,20 @@ class PadCropConfig(Strict):
 
 
 @dataclass(frozen=True)
+class AffineConfig(Strict):
+    """Rotate, scale and shear about the centre, in one bilinear warp; amounts are uniform between minus and plus."""
+
+    prob: Probability = 0.8
+    """Probability for each image; 0 turns the operation off."""
+    rotation_deg: Annotated[float, Interval(ge=0, le=180)] = 12.0
+    """Largest rotation in degrees."""
+    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    """Largest relative change of size, the same along both axes: 0.1 is 0.9 to 1.1 times."""
+    shear_deg: Annotated[float, Interval(ge=0, le=60)] = 8.0
+    """Largest horizontal shear in degrees."""
+
+
+@dataclass(frozen=True)
 class FlipConfig(Strict):
     """Mirror left and right."""
 
@@ -138,8 +152,13 @@ class AugmentConfig(Strict):
     """Random changes to training images, on the device, in this order; then per-channel normalisation."""
 
     pad_crop: PadCropConfig = field(default_factory=PadCropConfig)
+    """Shift by zero-padding and cropping."""
+    affine: AffineConfig = field(default_factory=AffineConfig)
+    """Rotate, scale and shear."""
     flip: FlipConfig = field(default_factory=FlipConfig)
+    """Mirror left and right."""
     cutout: CutoutConfig = field(default_factory=CutoutConfig)
+    """Blank a square."""
 
 
 @dataclass(frozen=True)
@@ -227,12 +246,19 @@ class TrainConfig(Strict):
     seed: Annotated[int, Interval(ge=0, lt=2**31)] = 0
     """Seed of the initial weights, the order of examples, augmentation and dropout."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Which data."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """Which network."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Random changes to training images."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimizer."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The learning rate over the run."""
     train: LoopConfig = field(default_factory=LoopConfig)
+    """Length and cadence."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """How the network is measured."""
     freeze: tuple[str, ...] = ()
     """Globs of parameter paths that do not train, such as `backbone/**`; `!` takes back, the last match wins."""
     init_from: str | None = None
@@ -241,6 +267,7 @@ class TrainConfig(Strict):
     Images are then normalised with the statistics of those weights; a head of another class count starts anew, and
     colour weights are summed for grey images unless data.channels is 3."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    """The devices."""
 
 
 @dataclass(frozen=True)

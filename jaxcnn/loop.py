@@ -10,12 +10,13 @@ import jax
 import numpy as np
 
 from jaxcnn import mesh as meshes
-from jaxcnn.build import Job, Network
+from jaxcnn.build import Job
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.curves import plot_curves
 from jaxcnn.data import loader
 from jaxcnn.data.loader import Arrays
 from jaxcnn.errors import InputError, Interrupted, RunFailed
+from jaxcnn.network import Network
 from jaxcnn.pace import Pace, StopRequest, Stopwatch
 from jaxcnn.paths import GlobRule
 from jaxcnn.run_folder import RunFolder
@@ -24,6 +25,8 @@ from jaxcnn.trace import StepTrace
 from jaxcnn.training.metrics import Sums, divide, sums_of
 from jaxcnn.training.state import TrainState, from_trees, to_trees
 from jaxcnn.writer import LOG, Writer
+
+_DRAW_SECONDS = 20.0  # between drawings of the curves, which take half a second each
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Trainer:
         self.writer = Writer(folder, job.total_steps, self.step)
         self.pace = Pace(job.steps_per_dispatch)
         self.watch = Stopwatch()
+        self.drawn = -math.inf
         self.saved_step = self.step if self.step else -1
 
     def _first_state(self) -> tuple[TrainState, Sums]:
@@ -124,7 +128,7 @@ class Trainer:
                 running = None
                 if self.trace is not None:
                     self.trace.after(self.step)
-            if self.stop.requested:
+            if self.stop.requested and self.step < boundary:  # at a boundary the evaluation comes first
                 self._interrupt()
         if running is not None:
             self._finished(*running)
@@ -174,7 +178,8 @@ class Trainer:
         last = self.step == job.total_steps or self.progress.stopped_early
         if better or last or round(epoch) % job.config.train.save_every_epochs == 0:
             self._save(validation)
-        self._draw()
+        if last or time.perf_counter() - self.drawn > _DRAW_SECONDS:
+            self._draw()
         self.watch = Stopwatch()
         if self.stop.requested and not last:
             self._interrupt()
@@ -186,7 +191,8 @@ class Trainer:
 
     def _draw(self) -> None:
         if jax.process_index() == 0:
-            plot_curves(self.folder.metrics(), self.folder.curves, title=f"{self.folder.path.name}")
+            plot_curves(self.folder.metrics(), self.folder.curves, title=self.folder.path.name)
+        self.drawn = time.perf_counter()
 
     def _interrupt(self) -> None:
         if self.saved_step != self.step:

@@ -91,7 +91,8 @@ def _nearest(pattern: str, paths: list[str]) -> str:
 
 def split(tree: Tree, rule: GlobRule) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns (leaves outside the rule, leaves in the rule), both as nested dicts; leaves are passed, not copied."""
-    outside, inside = {}, {}
+    outside: dict[str, Any] = {}
+    inside: dict[str, Any] = {}
     for path, leaf in flatten(tree).items():
         (inside if rule.matches(path) else outside)[path] = leaf
     return unflatten(outside), unflatten(inside)

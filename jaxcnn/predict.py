@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.build import Network, build_network, load_variables
 from jaxcnn.data.decode import convert_channels, resize_and_centre_crop
+from jaxcnn.network import Network, build_network, load_variables
 from jaxcnn.run_folder import RunFolder
 
 

@@ -6,7 +6,7 @@ import jax
 
 from jaxcnn.augment.erasing import cutout
 from jaxcnn.augment.normalise import normalise
-from jaxcnn.augment.spatial import flip, pad_and_crop
+from jaxcnn.augment.spatial import affine, flip, pad_and_crop
 from jaxcnn.config import AugmentConfig
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
@@ -20,9 +20,11 @@ def make_augment(config: AugmentConfig, mean: tuple[float, ...], std: tuple[floa
     """
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-        crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+        crop_key, affine_key, flip_key, cutout_key = jax.random.split(key, 4)
         if config.pad_crop.prob and config.pad_crop.pad_px:
             images = pad_and_crop(crop_key, images, config.pad_crop.pad_px, config.pad_crop.prob)
+        if config.affine.prob:
+            images = affine(affine_key, images, config.affine)
         if config.flip.prob:
             images = flip(flip_key, images, config.flip.prob)
         images = normalise(images, mean, std)

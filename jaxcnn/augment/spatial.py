@@ -1,7 +1,11 @@
 """Operations that move pixels. Each takes a key and images [N, H, W, C] and draws for each image alone."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+from jaxcnn.config import AffineConfig
 
 
 def chosen(key: jax.Array, images: jax.Array, prob: float) -> jax.Array:
@@ -32,3 +36,43 @@ def pad_and_crop(key: jax.Array, images: jax.Array, pad_px: int, prob: float) ->
 def flip(key: jax.Array, images: jax.Array, prob: float) -> jax.Array:
     """Returns images of which each is mirrored left to right with probability `prob`."""
     return jnp.where(chosen(key, images, prob), images[:, :, ::-1], images)
+
+
+def affine(key: jax.Array, images: jax.Array, config: AffineConfig) -> jax.Array:
+    """Returns float32 images rotated, scaled and sheared about their centres by amounts drawn for each."""
+    which, *keys = jax.random.split(key, 4)
+    n = images.shape[0]
+    limits: tuple[Any, ...] = (jnp.deg2rad(config.rotation_deg), config.scale, jnp.deg2rad(config.shear_deg))
+    angle, scale, shear = (
+        jax.random.uniform(k, (n,), minval=-limit, maxval=limit) for k, limit in zip(keys, limits, strict=True)
+    )
+    # From a place in the result to the place in the image: undo the scale, the rotation, then the shear.
+    cos, sin, tan = jnp.cos(angle) / (1 + scale), jnp.sin(angle) / (1 + scale), jnp.tan(shear)
+    rows = [jnp.stack([cos, -sin], -1), jnp.stack([sin + tan * cos, cos - tan * sin], -1)]
+    warped = warp(images, jnp.stack(rows, -2))
+    return jnp.where(chosen(which, images, config.prob), warped, images.astype(jnp.float32))
+
+
+def warp(images: jax.Array, matrices: jax.Array) -> jax.Array:
+    """Returns float32 images whose pixel p is the input at A (p - c) + c, bilinear, 0 outside.
+
+    Args:
+      images: [N, H, W, C].
+      matrices: A for each image, [N, 2, 2], acting on (y, x); c is the centre ((H - 1) / 2, (W - 1) / 2).
+    """
+    n, h, w, channels = images.shape
+    centre = jnp.array([(h - 1) / 2, (w - 1) / 2])
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij"), -1).reshape(-1, 2) - centre  # [HW, 2]
+    place = jnp.einsum("nij,pj->npi", matrices, grid, precision="highest") + centre  # [N, HW, 2]
+    corner = jnp.floor(place)
+    part = place - corner
+    flat = images.reshape(n, h * w, channels).astype(jnp.float32)
+    total = jnp.zeros(flat.shape, jnp.float32)
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        y, x = (corner[..., 0] + dy).astype(jnp.int32), (corner[..., 1] + dx).astype(jnp.int32)
+        share = jnp.abs(1 - dy - part[..., 0]) * jnp.abs(1 - dx - part[..., 1])
+        inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+        index = jnp.clip(y, 0, h - 1) * w + jnp.clip(x, 0, w - 1)
+        value = jnp.take_along_axis(flat, index[..., None], axis=1)
+        total += value * jnp.where(inside, share, 0.0)[..., None]
+    return total.reshape(images.shape)

@@ -2,15 +2,12 @@
 
 import argparse
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxcnn.config import DataConfig, EvaluationConfig
 from jaxcnn.errors import InputError
-
-LOG = logging.getLogger("jaxcnn")
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,7 @@ def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dic
     from jaxcnn.data import loader
     from jaxcnn.data.sources import open_splits
     from jaxcnn.loop import evaluate
+    from jaxcnn.network import check_same_classes
     from jaxcnn.predict import load_run
 
     loaded = load_run(folder.path, checkpoint)
@@ -73,27 +71,13 @@ def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dic
     source = open_splits(config.data).named().get(split)
     if source is None:
         raise InputError(f"--split {split}: {config.data.name} has no such split; set data.{split}_split")
-    _check_classes(source.class_names, loaded.class_names, source.name, str(folder.path))
+    check_same_classes(source, loaded.network, str(folder.path))
     images = loaded.network.preprocessing
     arrays = meshes.replicate(
         mesh, loader.read_arrays(source, images.image_shape, config.data.resident_limit_gib, images.crop_share)
     )
     variables = meshes.replicate(mesh, loaded.variables)
     return evaluate(loaded.network, variables, arrays, config, mesh), source, loaded.step
-
-
-def _check_classes(theirs: tuple[str, ...], ours: tuple[str, ...], data: str, run: str) -> None:
-    """Raises InputError where a data set has other classes than the run was trained on."""
-    from jaxcnn.weights.imported_run import numbered
-
-    if len(ours) != len(theirs):
-        raise InputError(f"{data} has {len(theirs)} classes, but {run} was trained on {len(ours)}")
-    if ours == numbered(len(ours)):
-        LOG.info(f"{run} has no names for its classes: they are taken to be those of {data}, in this order")
-        return
-    for label, (name, other) in enumerate(zip(ours, theirs, strict=True)):
-        if name != other:
-            raise InputError(f"{data}: class {label} is {other!r}, but {run} was trained with {name!r}")
 
 
 def _table(figures: dict[str, Any], name: str, step: int, class_names: tuple[str, ...]) -> str:

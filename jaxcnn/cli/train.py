@@ -14,7 +14,9 @@ DESCRIPTION = """Train an image classifier. Without --config, a ResNet-8 on 5,00
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="train.py", description=DESCRIPTION, add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="train.py", usage=argparse.SUPPRESS, description=DESCRIPTION, add_help=False, allow_abbrev=False
+    )
     group = parser.add_argument_group("run options")
     group.add_argument("--config", metavar="FILE", help="Python file with get_config(); fields below override it")
     group.add_argument("--workdir", metavar="RUN", help="run folder (default: runs/NAME-TIME)")
@@ -36,9 +38,8 @@ def parse_config(default: TrainConfig, rest: Sequence[str], options: argparse.Ar
 
     from jaxcnn.config_reader import check
 
-    help_text = options.format_help().replace("usage: ", "usage: python ", 1)
     config = tyro.cli(
-        TrainConfig, prog="train.py", description=help_text, default=default, args=list(rest), add_help=True
+        TrainConfig, prog="train.py", description=options.format_help(), default=default, args=list(rest), add_help=True
     )
     return check(config, "command line")
 

@@ -68,8 +68,8 @@ def _add_import(commands: Any) -> None:
 
 
 def _import(options: Any, rest: list[str]) -> int:
-    from jaxcnn.build import build_network, initial_variables, read_start
     from jaxcnn.config_reader import check
+    from jaxcnn.network import build_network, initial_variables, read_start
     from jaxcnn.paths import flatten
     from jaxcnn.run_folder import RunFolder, check_free, is_run
     from jaxcnn.weights import imported_run

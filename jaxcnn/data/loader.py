@@ -65,7 +65,7 @@ def read_arrays(source: Source, image_shape: tuple[int, int, int], limit_gib: fl
     return Arrays(images, labels)
 
 
-def take(arrays: Arrays, places: jax.Array) -> Arrays:
+def take(arrays: Arrays, places: jax.Array | np.ndarray) -> Arrays:
     """Returns the examples at `places` [B]; jitted, this is a gather on the device."""
     return Arrays(arrays.images[places], arrays.labels[places])
 

@@ -78,12 +78,11 @@ def standardised(kernel: jax.Array, epsilon: float = 1e-6) -> jax.Array:
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0, groups: int = 1) -> jax.Array:
     """Returns the convolution [N, H', W', O] of x [N, H, W, C] with kernel [K, K, C / groups, O]; see the module."""
-    arguments = {"stride": stride, "padding": padding, "groups": groups}
     return lax.platform_dependent(
         x,
         kernel,
         cpu=functools.partial(_cpu_conv, stride, padding, groups),
-        default=functools.partial(_lax_conv, **arguments),
+        default=functools.partial(_lax_conv, stride=stride, padding=padding, groups=groups),
     )
 
 
@@ -99,13 +98,18 @@ def _cpu_conv(stride: int, padding: int, groups: int, x: jax.Array, kernel: jax.
     return _lax_conv(x, kernel, stride, padding, groups)
 
 
-def _cpu_conv_forward(stride: int, padding: int, groups: int, x: jax.Array, kernel: jax.Array):
+Saved = tuple[jax.Array, jax.Array]
+
+
+def _cpu_conv_forward(
+    stride: int, padding: int, groups: int, x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, Saved]:
     return _lax_conv(x, kernel, stride, padding, groups), (x, kernel)
 
 
-def _cpu_conv_backward(stride: int, padding: int, groups: int, saved, dy: jax.Array):
+def _cpu_conv_backward(stride: int, padding: int, groups: int, saved: Saved, dy: jax.Array) -> Saved:
     x, kernel = saved
-    dx = _input_gradient(dy, kernel, x.shape[1:3], stride, padding, groups)
+    dx = _input_gradient(dy, kernel, (x.shape[1], x.shape[2]), stride, padding, groups)
     return dx, _kernel_gradient(x, dy, kernel.shape[0], stride, padding, groups)
 
 

@@ -123,7 +123,9 @@ class _FixedGroups:
         return self.num_groups
 
 
-def _normalise(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
+def _normalise(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
     """(x - mean) / sqrt(var + epsilon) · scale + bias; all broadcast against x."""
     return (x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
 

@@ -54,7 +54,7 @@ def make_step(
             opt_state=opt_state,
             ema=_average(state, params, batch_stats, options.ema_decay),
         )
-        return state, {**sums, "grad_norm": optax.global_norm(grads), "steps": jnp.ones((), jnp.int32)}
+        return state, {**sums, "grad_norm": optax.tree.norm(grads), "steps": jnp.ones((), jnp.int32)}
 
     return step
 
@@ -112,7 +112,7 @@ def make_chunk(step: Step, take: Callable) -> Callable:
     `progress` is a copy of what a progress line shows: the steps done and the sums of this chunk alone.
     """
 
-    def chunk(state: TrainState, sums: Sums, source: Any, inputs: Any, num_steps: jax.Array):
+    def chunk(state: TrainState, sums: Sums, source: Any, inputs: Any, num_steps: jax.Array) -> Any:
         def body(index, carry):
             state, sums, recent = carry
             batch = take(source, jax.tree.map(lambda leaf: leaf[index], inputs))
@@ -137,7 +137,7 @@ def make_evaluation_step(model: nn.Module, normalise: Callable[[jax.Array], jax.
     """Returns (variables, sums, images uint8 [B, H, W, C], labels [B], mask [B]) -> sums with this batch added."""
 
     def evaluate(variables: dict[str, Any], sums: Sums, images: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
-        logits = model.apply(variables, normalise(images), train=False)
+        logits: Any = model.apply(variables, normalise(images), train=False)
         return metrics.add(sums, metrics.sums_of(logits, labels, mask))
 
     return evaluate

@@ -65,7 +65,7 @@ def fit(weights: Weights, shapes: Mapping[str, Any], what: str) -> Fitted:
         notes.append(_top_note(anew, shapes, weights))
     report = Report(
         missing=[
-            f"{entry.name} ({path})"
+            entry.name + _beside(entry.name, path)
             for path, entry in entries.items()
             if path not in anew and entry.name not in tensors
         ],
@@ -73,7 +73,7 @@ def fit(weights: Weights, shapes: Mapping[str, Any], what: str) -> Fitted:
         mismatched=[line for path, line in mismatched.items() if path not in anew],
     )
     if report:
-        raise InputError(f"{weights.place} does not fit {what}: {report}")
+        raise InputError(f"{weights.place} holds another network than {what}: {report}")
     leaves = {path: array for path, array in found.items() if path not in anew}
     check_finite({entries[path].name: array for path, array in leaves.items()}, weights.place)
     return Fitted(_for_images(leaves, shapes, weights.hints, notes), anew, tuple(notes), dialect)
@@ -102,8 +102,13 @@ def _convert(
             found[path] = array
         else:
             expected = to_theirs(np.broadcast_to(np.float32(0), want), entry.layout).shape
-            mismatched[path] = f"{entry.name} is {theirs.shape}, expected {expected} ({path})"
+            mismatched[path] = f"{entry.name} is {theirs.shape}, expected {expected}" + _beside(entry.name, path)
     return found, mismatched
+
+
+def _beside(name: str, path: str) -> str:
+    """Our path, to stand beside their name where it is another."""
+    return "" if name == path else f" ({path})"
 
 
 def _is_colour_for_grey(path: str, have: tuple[int, ...], want: tuple[int, ...]) -> bool:

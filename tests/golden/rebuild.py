@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcnn.build import Network, build_network
 from jaxcnn.config import ModelConfig, Preprocessing, TrainConfig
+from jaxcnn.network import Network, build_network
 from jaxcnn.paths import flatten
 from jaxcnn.weights.files import Weights, read_weights
 from jaxcnn.weights.imported_run import import_config, model_config, numbered

@@ -1,0 +1,155 @@
+"""A resumed run is the run that was never stopped, wherever and however it was stopped."""
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxcnn.build import build_job
+from jaxcnn.config import TrainConfig
+from jaxcnn.errors import Interrupted
+from jaxcnn.loop import StopRequest, train
+from jaxcnn.run_folder import RunFolder
+from tests.conftest import with_fields
+from tests.runs import fingerprint, same, start, write_config
+
+
+class StopAt(StopRequest):
+    """Asks to stop when a run has sent its n-th dispatch."""
+
+    def __init__(self, dispatches: int):
+        super().__init__()
+        self.left = dispatches
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
+
+def everything(config: TrainConfig) -> TrainConfig:
+    """The config with dropout, moving averages, accumulation, clipping, a frozen stem and all augmentation on."""
+    return with_fields(
+        config, model__dropout=0.2, optim__ema_decay=0.9, optim__accumulation=2, optim__clip_norm=1.0,
+        augment__cutout=type(config.augment.cutout)(0.5, 6), freeze=("backbone/stem/**",), train__patience_epochs=9,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder_of(tmp_path: Path):
+    def make(name: str, job) -> RunFolder:
+        return RunFolder.create(tmp_path / name, job.config, job.network.class_names, job.network.preprocessing)
+
+    return make
+
+
+@pytest.mark.parametrize("change", [lambda config: config, everything], ids=["plain", "everything"])
+def test_a_run_interrupted_between_any_dispatches_equals_the_uninterrupted_one(tiny_config, folder_of, change) -> None:
+    job = build_job(with_fields(change(tiny_config), train__max_steps_per_dispatch=2))
+    whole = folder_of("whole", job)
+    train(job, whole, StopRequest())
+    parts = folder_of("parts", job)
+    said = []
+    for dispatches in (1, 3, 2, 5, 2, 4, 1, 3, 1000):
+        try:
+            train(job, RunFolder(parts.path), StopAt(dispatches))
+            break
+        except Interrupted as interruption:
+            said.append(str(interruption))
+    assert len(said) >= 3
+    assert all(f"--workdir {parts.path} --resume" in line for line in said)
+    same(fingerprint(whole.path), fingerprint(parts.path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_exits_with_75_and_says_how_to_go_on(tiny_config, tmp_path, number) -> None:
+    config = with_fields(tiny_config, train__epochs=400.0, evaluation__every_epochs=50)
+    file = write_config(config, tmp_path / "c.py")
+    process = start("--config", file, "--workdir", tmp_path / "run")
+    for line in process.stderr:
+        if line.startswith("epoch"):
+            break
+    time.sleep(0.2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert f"go on with: python train.py --workdir {tmp_path / 'run'} --resume" in errors
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def killed(config: TrainConfig, path: Path, kills: int, rng: random.Random) -> int:
+    """Trains in a process of its own that is killed at random moments; returns how often it was, then ends the run."""
+    file = write_config(config, path.parent / f"{path.name}.py")
+    done = 0
+    while True:
+        process = start("--config", file, "--workdir", path, "--resume", "auto")
+        try:
+            # From the first second of starting up to well into the epochs.
+            _, errors = process.communicate(timeout=rng.uniform(1.0, 12.0) if done < kills else 600)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            done += 1
+            continue
+        assert process.returncode == 0, errors
+        return done
+
+
+def slowed(config: TrainConfig) -> TrainConfig:
+    """Long enough to be killed in."""
+    return with_fields(config, train__epochs=120.0, train__save_every_epochs=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [lambda config: config, everything], ids=["plain", "everything"])
+def test_a_run_killed_at_random_moments_equals_the_uninterrupted_one(tiny_config, tmp_path, change) -> None:
+    config = with_fields(slowed(change(tiny_config)), train__patience_epochs=None)
+    file = write_config(config, tmp_path / "whole.py")
+    process = start("--config", file, "--workdir", tmp_path / "whole")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    kills = killed(config, tmp_path / "parts", 10, random.Random(4))
+    assert kills >= 10
+    same(fingerprint(tmp_path / "whole"), fingerprint(tmp_path / "parts"))
+
+
+def test_a_run_killed_once_equals_the_uninterrupted_one(tiny_config, tmp_path) -> None:
+    """The short form of the test above: killed after its second evaluation."""
+    config = with_fields(tiny_config, train__epochs=12.0)
+    file = write_config(config, tmp_path / "c.py")
+    process = start("--config", file, "--workdir", tmp_path / "parts")
+    seen = 0
+    for line in process.stderr:
+        seen += line.startswith("epoch")
+        if seen == 2:
+            process.kill()
+            break
+    process.communicate()
+    job = build_job(config)
+    parts = RunFolder(tmp_path / "parts")
+    train(job, parts, StopRequest())
+    whole = RunFolder.create(tmp_path / "whole", config, job.network.class_names, job.network.preprocessing)
+    train(job, whole, StopRequest())
+    same(fingerprint(whole.path), fingerprint(parts.path))
+
+
+def test_a_damaged_newest_checkpoint_costs_an_epoch_and_no_more(tiny_config, folder_of, caplog) -> None:
+    from tests.test_checkpoint import damage
+
+    job = build_job(tiny_config)
+    whole = folder_of("whole", job)
+    train(job, whole, StopRequest())
+    expected = fingerprint(whole.path)
+    copy = whole.path.parent / "copy"
+    shutil.copytree(whole.path, copy)
+    damage(copy / "checkpoints" / str(expected["latest"]), "flip")
+    train(job, RunFolder(copy), StopRequest())
+    same(expected, fingerprint(copy))
