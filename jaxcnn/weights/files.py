@@ -55,11 +55,12 @@ def read_weights(place: str) -> Weights:
 
         return read_hub(place)
     path = Path(place)
+    suffix = path.suffix.lower()
     if path.is_dir():
         raise InputError(f"{place} is a folder, neither a run nor a file of weights")
     if not path.is_file():
-        raise InputError(f"no file of weights {place}")
-    suffix = path.suffix.lower()
+        known = suffix in (".safetensors", *TORCH_SUFFIXES, *KERAS_SUFFIXES)
+        raise InputError(f"no {'file of weights' if known else 'run folder'} {place}")
     if suffix == ".safetensors":
         return read_safetensors(path, place)
     if suffix in TORCH_SUFFIXES:
