@@ -3,6 +3,7 @@
 The only place where these meet: train, evaluate and predict all start here.
 """
 
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -123,22 +124,23 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, data: dict[str,
     def initial_state() -> TrainState:
         return meshes.replicate(mesh, _state_of(config, optimizer, initial_variables(config, network)))
 
-    def no_sums() -> Sums:
+    @functools.cache
+    def no_sums() -> dict[str, np.ndarray]:
         images = jax.ShapeDtypeStruct((size, *statistics.image_shape), jnp.uint8)
         state = jax.eval_shape(lambda variables: _state_of(config, optimizer, variables), network.shapes)
-        return meshes.replicate(mesh, zero_sums(step, state, images, jax.ShapeDtypeStruct((size,), jnp.int32)))
+        return zero_sums(step, state, images, jax.ShapeDtypeStruct((size,), jnp.int32))
 
     return Job(
-        config,
-        network,
-        mesh,
-        data,
-        schedule,
-        steps_per_epoch,
-        total_steps,
-        make_chunk(step, take),
-        initial_state,
-        no_sums,
+        config=config,
+        network=network,
+        mesh=mesh,
+        data=data,
+        schedule=schedule,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        chunk=make_chunk(step, take),
+        initial_state=initial_state,
+        zero_sums=lambda: meshes.replicate(mesh, no_sums()),  # new buffers each time: they are donated
     )
 
 

@@ -119,13 +119,13 @@ class PadCropConfig(Strict):
 class AffineConfig(Strict):
     """Rotate, scale and shear about the centre, in one bilinear warp; amounts are uniform between minus and plus."""
 
-    prob: Probability = 0.8
+    prob: Probability = 0.9
     """Probability for each image; 0 turns the operation off."""
-    rotation_deg: Annotated[float, Interval(ge=0, le=180)] = 12.0
+    rotation_deg: Annotated[float, Interval(ge=0, le=180)] = 15.0
     """Largest rotation in degrees."""
-    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    """Largest relative change of size, the same along both axes: 0.1 is 0.9 to 1.1 times."""
-    shear_deg: Annotated[float, Interval(ge=0, le=60)] = 8.0
+    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.15
+    """Largest relative change of size, the same along both axes: 0.15 is 0.85 to 1.15 times."""
+    shear_deg: Annotated[float, Interval(ge=0, le=60)] = 12.0
     """Largest horizontal shear in degrees."""
 
 
@@ -167,7 +167,7 @@ class OptimConfig(Strict):
 
     name: Literal["sgd", "adamw"] = "sgd"
     """sgd: Nesterov momentum, decay added to the gradient; adamw: decay apart from the gradient."""
-    peak_lr: Positive = 0.1
+    peak_lr: Positive = 0.3
     """Learning rate after warm-up."""
     momentum: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.9
     """Momentum of sgd."""
@@ -203,11 +203,11 @@ class ScheduleConfig(Strict):
 class LoopConfig(Strict):
     """Length and cadence of the run."""
 
-    epochs: Positive = 15.0
+    epochs: Positive = 40.0
     """Passes over the training split; parts of an epoch are allowed."""
     batch_size: Count = 128
     """Examples a step, over all devices."""
-    label_smoothing: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0
+    label_smoothing: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.1
     """Share of the target spread evenly over all classes (Szegedy et al. 2015, section 7)."""
     patience_epochs: Count | None = None
     """Stop after this many epochs without a better validation top-1; none: never."""

@@ -1,4 +1,4 @@
-"""Training and evaluation: the only place that knows time and cadence."""
+"""Training: the only place that knows time and cadence."""
 
 import math
 import time
@@ -13,16 +13,14 @@ from jaxcnn import mesh as meshes
 from jaxcnn.build import Job
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.curves import plot_curves
-from jaxcnn.data import loader
-from jaxcnn.data.loader import Arrays
 from jaxcnn.errors import InputError, Interrupted, RunFailed
-from jaxcnn.network import Network
+from jaxcnn.evaluation import evaluate
 from jaxcnn.pace import Pace, StopRequest, Stopwatch
 from jaxcnn.paths import GlobRule
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import environment
 from jaxcnn.trace import StepTrace
-from jaxcnn.training.metrics import Sums, divide, sums_of
+from jaxcnn.training.metrics import Sums, divide
 from jaxcnn.training.state import TrainState, from_trees, to_trees
 from jaxcnn.writer import LOG, Writer
 
@@ -90,6 +88,8 @@ class Trainer:
                 break
             self._train_until(compiled, boundary)
             self._evaluate(epoch)
+        if self.trace is not None:
+            self.trace.end()
         result = self._result(compile_seconds)
         self.checkpoints.close()
         self.writer.close()
@@ -156,7 +156,9 @@ class Trainer:
         timing = self.watch.figures()
         sums = jax.device_get(self.sums)
         train = divide(sums)
-        validation = evaluate(job.network, self.state.variables, job.data["validation"], job.config, job.mesh)
+        validation = evaluate(
+            job.network, self.state.variables, job.data["validation"], job.config.evaluation.batch_size, job.mesh
+        )
         better = self.progress.judge(self.step, epoch, validation)
         self.progress.epochs_without_better = 0 if better else self.progress.epochs_without_better + 1
         line = {
@@ -211,20 +213,17 @@ class Trainer:
         best = self.checkpoints.best_step()
         assert best is not None
         assert self.progress.best is not None
-        variables = self.state.variables
+        final = self._measure(self.state)
+        figures = final
         if best != self.step:
             trees, _ = self.checkpoints.restore(best, to_trees(self.state, self.sums))
-            variables = from_trees(trees, GlobRule(job.config.freeze))[0].variables
-        splits = {name: arrays for name, arrays in job.data.items() if name != "train"}
-        figures = {
-            name: evaluate(job.network, variables, arrays, job.config, job.mesh) for name, arrays in splits.items()
-        }
+            figures = self._measure(from_trees(trees, GlobRule(job.config.freeze))[0])
         lines = self.folder.metrics()
         result = {
             **figures,
             "best_step": best,
             "best_epoch": self.progress.best["epoch"],
-            "final": {"step": self.step, "train": lines[-1]["train"], "validation": lines[-1]["validation"]},
+            "final": {"step": self.step, "train": lines[-1]["train"], **final},
             "examples": {name: len(arrays) for name, arrays in job.data.items()},
             "parameters": job.network.num_parameters,
             "stopped_early": self.progress.stopped_early,
@@ -237,32 +236,12 @@ class Trainer:
         self.folder.write_json("result.json", result)
         return result
 
-
-def evaluate(
-    network: Network, variables: dict[str, Any], arrays: Arrays, config: Any, mesh: jax.sharding.Mesh
-) -> dict[str, Any]:
-    """Returns loss, top1, top5, examples and class_top1 over a split, each example counted once.
-
-    Args:
-      network: model and preprocessing.
-      variables: {"params", "batch_stats"}, replicated over the mesh.
-      arrays: the split, on the device.
-      config: a TrainConfig, of which `evaluation.batch_size` is used.
-      mesh: the devices over which each batch is divided.
-    """
-    num_classes = len(network.class_names)
-    shapes = jax.eval_shape(
-        sums_of, jax.ShapeDtypeStruct((1, num_classes), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
-    )
-    sums = meshes.replicate(mesh, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
-    for places, mask in loader.evaluation_batches(len(arrays), config.evaluation.batch_size):
-        batch = loader.take(arrays, places)
-        parts = jax.device_put((batch.images, batch.labels, mask), meshes.over_data(mesh))
-        sums = network.evaluation_step(variables, sums, *parts)
-    figures = divide(jax.device_get(sums))
-    if figures["examples"] != len(arrays):
-        raise AssertionError(f"{figures['examples']} examples were counted, the split has {len(arrays)}")
-    return figures
+    def _measure(self, state: TrainState) -> dict[str, Any]:
+        """The figures of a state's weights on each split but train."""
+        job = self.job
+        splits = {name: arrays for name, arrays in job.data.items() if name != "train"}
+        size = job.config.evaluation.batch_size
+        return {name: evaluate(job.network, state.variables, arrays, size, job.mesh) for name, arrays in splits.items()}
 
 
 def train(

@@ -36,9 +36,6 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     return jax.device_put(tree, replicated(mesh))
 
 
-def check_divides(mesh: Mesh, **sizes: int) -> None:
-    """Raises InputError where a batch cannot be divided evenly over the devices."""
-    for name, size in sizes.items():
-        if size % mesh.size:
-            field = name.replace("__", ".")
-            raise InputError(f"{field}={size} must be a multiple of the {mesh.size} devices of the mesh")
+def widest_mesh(batch_size: int) -> Mesh:
+    """Returns a mesh over as many devices as there are and can share a batch evenly."""
+    return make_mesh(max(count for count in range(1, len(jax.devices()) + 1) if batch_size % count == 0))

@@ -64,9 +64,12 @@ def environment() -> dict[str, Any]:
 
 
 def quiet_libraries() -> None:
-    """Keeps the informational messages of absl, orbax and TFDS out of the user's terminal."""
-    for name in ("absl", "orbax", "jax", "tensorflow_datasets"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Keeps the messages of absl, orbax and TFDS out of the user's terminal.
+
+    Errors too: what fails is raised to us, and a full disk would print hundreds of lines from orbax's threads before.
+    """
+    for name in ("absl", "orbax", "asyncio", "tensorflow_datasets"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def set_up_logging() -> logging.Logger:

@@ -39,6 +39,11 @@ class StepTrace:
 
     def after(self, step: int) -> None:
         """Called when steps up to `step` are done."""
-        if self._on and step > self.last:
+        if step > self.last:
+            self.end()
+
+    def end(self) -> None:
+        """Writes the trace, if one is being taken."""
+        if self._on:
             jax.profiler.stop_trace()
             self._on = False

@@ -65,6 +65,7 @@ def mistake(capsys, *arguments: object) -> str:
         (["--mesh.devices", "99"], "mesh.devices=99: only"),
         (["--init-from", "{tmp}/nowhere"], "no run folder {tmp}/nowhere"),
         (["--resume"], "--resume needs --workdir RUN"),
+        (["--profile", "5000:5001"], "--profile 5000:5001: the run has 1250 steps"),
         (["--profile", "7"], "--profile 7: give the steps to trace as FIRST:LAST"),
         (["--data.resident-limit-gib", "0.0001"], "more than data.resident_limit_gib=0.0001"),
     ],
@@ -162,7 +163,7 @@ def test_help_shows_every_field_with_its_default() -> None:
         "--workdir RUN",
         "--resume",
         "--optim.peak-lr",
-        "(default: 0.1)",
+        "(default: 0.3)",
         "--augment.flip.prob",
     ):
         assert text in out.stdout

@@ -14,7 +14,7 @@ RANKS = {
     "training": 2,
     "mesh": 3, "checkpoint": 3, "curves": 3, "pace": 3, "trace": 3,
     "run_folder": 4, "weights": 4, "writer": 4,
-    "network": 5, "build": 5,
+    "network": 5, "evaluation": 5, "build": 5,
     "loop": 6,
     "predict": 7,
     "cli": 10, "__main__": 11,

@@ -41,6 +41,7 @@ def guarded(action: Callable[[], int]) -> int:
     except Interrupted as interruption:
         return _tell(str(interruption), EXIT_INTERRUPTED)
     except RunFailed as failure:
+        sys.unraisablehook = lambda _: None  # background threads that were cut off have nothing to add
         return _tell(f"error: {failure}", EXIT_INTERNAL)
     except KeyboardInterrupt:
         return _tell("interrupted; nothing was saved since the last checkpoint", 130)

@@ -62,12 +62,12 @@ def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dic
     from jaxcnn import mesh as meshes
     from jaxcnn.data import loader
     from jaxcnn.data.sources import open_splits
-    from jaxcnn.loop import evaluate
+    from jaxcnn.evaluation import evaluate
     from jaxcnn.network import check_same_classes
     from jaxcnn.predict import load_run
 
     loaded = load_run(folder.path, checkpoint)
-    mesh = meshes.make_mesh(config.mesh.devices)
+    mesh = meshes.widest_mesh(config.evaluation.batch_size)  # not the run's: it may be from another machine
     source = open_splits(config.data).named().get(split)
     if source is None:
         raise InputError(f"--split {split}: {config.data.name} has no such split; set data.{split}_split")
@@ -77,7 +77,7 @@ def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dic
         mesh, loader.read_arrays(source, images.image_shape, config.data.resident_limit_gib, images.crop_share)
     )
     variables = meshes.replicate(mesh, loaded.variables)
-    return evaluate(loaded.network, variables, arrays, config, mesh), source, loaded.step
+    return evaluate(loaded.network, variables, arrays, config.evaluation.batch_size, mesh), source, loaded.step
 
 
 def _table(figures: dict[str, Any], name: str, step: int, class_names: tuple[str, ...]) -> str:

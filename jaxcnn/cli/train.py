@@ -88,6 +88,8 @@ def _train(config: TrainConfig, options: Any, *, overridden: bool, started: floa
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
     with StopRequest() as stop:
         job = build_job(config)
+        if trace is not None and trace.first >= job.total_steps:
+            raise InputError(f"--profile {options.profile}: the run has {job.total_steps} steps")
         network = job.network
         folder = (
             RunFolder(path) if found else RunFolder.create(path, config, network.class_names, network.preprocessing)

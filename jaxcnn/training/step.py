@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxcnn.paths import merge
@@ -127,10 +128,10 @@ def make_chunk(step: Step, take: Callable) -> Callable:
     return chunk
 
 
-def zero_sums(step: Step, state: TrainState, images: Any, labels: Any) -> Sums:
-    """Returns the sums of no batch, in the form that `step` returns; the arguments may be shapes."""
+def zero_sums(step: Step, state: TrainState, images: Any, labels: Any) -> dict[str, np.ndarray]:
+    """Returns the sums of no batch, on the host, in the form that `step` returns; the arguments may be shapes."""
     _, shapes = jax.eval_shape(step, state, images, labels)
-    return {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
+    return {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
 
 
 def make_evaluation_step(model: nn.Module, normalise: Callable[[jax.Array], jax.Array]) -> Callable:
