@@ -23,15 +23,15 @@ from jaxcnn.data.loader import Arrays
 from jaxcnn.data.sources import Splits, open_splits
 from jaxcnn.errors import InputError
 from jaxcnn.models.registry import describe
-from jaxcnn.network import Network, build_network, initial_variables
+from jaxcnn.network import Network, build_network, fit_start, initial_variables
 from jaxcnn.paths import GlobRule, flatten
-from jaxcnn.run_folder import RunFolder
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.partition import partition
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
+from jaxcnn.weights.importer import preprocessing_for
 
 LOG = logging.getLogger("jaxcnn")
 
@@ -85,17 +85,21 @@ def build_job(config: TrainConfig) -> Job:
     mesh = meshes.make_mesh(config.mesh.devices)
     splits = open_splits(config.data)
     _check_batches(config, splits, mesh)
-    shape = loader.input_shape(splits.train, config.data.image_size)
+    shape = loader.input_shape(splits.train, config.data.image_size, config.data.channels)
     class_names = splits.train.class_names
     unmeasured = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2])
     shapes = build_network(config, unmeasured, class_names).shapes
     partition(shapes["params"], GlobRule(config.freeze))
-    if config.init_from is not None:
-        RunFolder(config.init_from)
+    start = None if config.init_from is None else fit_start(config, shapes)[0]
 
     limit = config.data.resident_limit_gib
     arrays = {name: loader.read_arrays(source, shape, limit) for name, source in splits.named().items()}
-    network = build_network(config, loader.preprocessing_of(arrays["train"]), class_names)
+    preprocessing = loader.preprocessing_of(arrays["train"])
+    if start is not None:  # what the weights were trained with counts, not what the new images are like
+        preprocessing = preprocessing_for(start.hints, shape)
+        told = "those of init_from" if start.hints.mean else "ImageNet's, since init_from does not say its own"
+        LOG.info(f"mean and std of the images: {told}")
+    network = build_network(config, preprocessing, class_names)
     _log_choices(config, network, splits, mesh)
     return _assemble(config, network, mesh, {name: meshes.replicate(mesh, value) for name, value in arrays.items()})
 

@@ -37,6 +37,8 @@ class DataConfig(Strict):
     """Split for the final figures; none: the data set's own test split, if it has one."""
     image_size: Count | None = None
     """Side in pixels to which images are resized and centre-cropped when loaded; none: as stored."""
+    channels: Literal[1, 3] | None = None
+    """1: grey, colours are weighted to it; 3: RGB, grey is repeated, for weights made for colour; none: as stored."""
     resident_limit_gib: Positive = 4.0
     """Most memory, in GiB, that a data set may take on the device."""
 
@@ -260,7 +262,10 @@ class TrainConfig(Strict):
     freeze: tuple[str, ...] = ()
     """Globs of parameter paths that do not train, such as `backbone/**`; `!` takes back, the last match wins."""
     init_from: str | None = None
-    """Run folder whose best weights this run starts from; a head of another class count starts anew."""
+    """Run folder, file of weights (.safetensors, .pth, .h5) or hf-hub:OWNER/NAME from whose weights this run starts.
+
+    Images are then normalised with the statistics of those weights; a head of another class count starts anew, and
+    colour weights are summed for grey images unless data.channels is 3."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The devices."""
 
@@ -276,4 +281,6 @@ class Preprocessing(Strict):
     std: tuple[float, ...]
     """Standard deviation of each channel, in units of 0..1."""
     channel_order: Literal["RGB", "grey"] = "RGB"
-    """Order of the channels."""
+    """Order of the channels. Weights made for BGR are turned when they are imported."""
+    crop_share: Annotated[float, Interval(gt=0.0, le=1.0)] = 1.0
+    """Part of the resized image's side that the centre crop keeps: 0.875 is 224 of 256 pixels."""

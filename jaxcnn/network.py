@@ -1,5 +1,6 @@
 """A network with its preprocessing and class names, and the variables it starts from or was left with by a run."""
 
+import dataclasses
 import functools
 import logging
 import math
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn.augment.normalise import normalise
 from jaxcnn.checkpoint import Checkpoints
@@ -17,10 +19,13 @@ from jaxcnn.data.sources import Source
 from jaxcnn.errors import InputError
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.registry import build_model
-from jaxcnn.paths import GlobRule, difference, flatten, merge, unflatten
-from jaxcnn.run_folder import RunFolder
+from jaxcnn.paths import GlobRule, flatten, merge
+from jaxcnn.run_folder import RunFolder, is_run
 from jaxcnn.training.partition import partition
 from jaxcnn.training.step import make_evaluation_step
+from jaxcnn.weights.files import Hints, Weights, read_weights
+from jaxcnn.weights.imported_run import numbered
+from jaxcnn.weights.importer import Fitted, filled, fit
 
 LOG = logging.getLogger("jaxcnn")
 
@@ -77,24 +82,35 @@ def initial_variables(config: TrainConfig, network: Network) -> dict[str, Any]:
     """Returns {"params", "batch_stats"} before step 0: drawn from the seed, then those of `init_from` put in.
 
     Raises:
-      InputError: `init_from` holds another network. A head for another class count is no error: it starts anew.
+      InputError: `init_from` does not fit the network. A head for other classes is no error: it starts anew.
     """
     image = jnp.zeros((1, *network.preprocessing.image_shape), jnp.float32)
     drawn = jax.jit(network.model.init)(jax.random.key(config.seed), image)
     variables = {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})}
     if config.init_from is None:
         return variables
-    given = load_variables(RunFolder(config.init_from))[0]
-    own, theirs = flatten(variables), flatten(given)
-    anew = [path for path in own if path.startswith("params/head/") and path in theirs]
-    if any(theirs[path].shape != own[path].shape for path in anew):
-        LOG.info(f"init_from {config.init_from}: the head is for another number of classes and starts anew")
-        theirs.update({path: own[path] for path in anew})
-    found = unflatten(theirs)
-    found.setdefault("batch_stats", {})
-    if wrong := difference(variables, found):
-        raise InputError(f"init_from={config.init_from!r} holds another network than model.name: {wrong}")
-    return found
+    fitted = fit_start(config, variables)[1]
+    for note in fitted.notes:
+        LOG.info(f"init_from {config.init_from}: {note}")
+    return filled(variables, fitted)
+
+
+def fit_start(config: TrainConfig, shapes: dict[str, Any]) -> tuple[Weights, Fitted]:
+    """Returns the weights of `init_from` as they are and in the form of the network; raises as `initial_variables`."""
+    assert config.init_from is not None
+    weights = dataclasses.replace(read_start(config.init_from), place=f"init_from={config.init_from!r}")
+    return weights, fit(weights, flatten(shapes), f"model.name={config.model.name!r}")
+
+
+def read_start(place: str) -> Weights:
+    """Returns the weights to start from: the best of a run folder, or those of a file or a hub name."""
+    if not is_run(place):
+        return read_weights(place)
+    folder = RunFolder(place)
+    leaves = {path: np.asarray(leaf) for path, leaf in flatten(load_variables(folder)[0]).items()}
+    images = folder.preprocessing
+    hints = Hints(images.mean, images.std, image_size=images.image_shape[0], crop_share=images.crop_share)
+    return Weights(place, leaves, hints, folder.class_names)
 
 
 def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, Any], int]:
@@ -149,6 +165,9 @@ def check_same_classes(source: Source, network: Network, run: str) -> None:
     ours, theirs = network.class_names, source.class_names
     if len(ours) != len(theirs):
         raise InputError(f"{source.name} has {len(theirs)} classes, but {run} was trained on {len(ours)}")
+    if ours == numbered(len(ours)):
+        LOG.info(f"{run} has no names for its classes: they are taken to be those of {source.name}, in this order")
+        return
     for label, (name, other) in enumerate(zip(ours, theirs, strict=True)):
         if name != other:
             raise InputError(f"{source.name}: class {label} is {other!r}, but {run} was trained with {name!r}")

@@ -55,13 +55,15 @@ class LoadedRun:
         Raises:
           ValueError: the images are not uint8 or not [H, W, C].
         """
-        height, width, channels = self.network.preprocessing.image_shape
+        preprocessing = self.network.preprocessing
+        height, width, channels = preprocessing.image_shape
         ready = np.empty((len(images), height, width, channels), np.uint8)
         for place, image in enumerate(images):
             image = np.asarray(image)
             if image.dtype != np.uint8 or image.ndim != 3:
                 raise ValueError(f"image {place}: expected uint8 [H, W, C] in 0..255, got {image.dtype} {image.shape}")
-            ready[place] = resize_and_centre_crop(convert_channels(image, channels), height, width)
+            image = convert_channels(image, channels)
+            ready[place] = resize_and_centre_crop(image, height, width, preprocessing.crop_share)
         size = min(batch_size, max(len(ready), 1))
         parts = []
         for first in range(0, len(ready), size):

@@ -6,6 +6,7 @@
     environment.json    versions and device at the start
     metrics.jsonl       one line an evaluation
     result.json         final figures
+    weights.json        where imported weights came from
     curves.png          train and validation curves
     tensorboard/        event files
     checkpoints/        by step
@@ -76,6 +77,11 @@ class RunFolder:
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(read_json(list[str], self.path / "class_names.json"))
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the run holds weights from elsewhere: there is no training to go on with."""
+        return (self.path / "weights.json").is_file()
 
     @property
     def checkpoints(self) -> Path:

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a network (the same as python train.py)",
     "evaluate": "measure a run on a split",
     "predict": "class probabilities for image files",
+    "weights": "weights from PyTorch, timm and Keras, and for them: import, export, compare",
     "models": "list the networks with parameters, GFLOPs and papers",
 }
 

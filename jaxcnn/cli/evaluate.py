@@ -50,15 +50,15 @@ def run(argv: Sequence[str], *, started: float) -> int:
         config = check(replace(config, data=given.data, evaluation=given.evaluation), "command line")
     if config.train.compilation_cache:
         runtime.enable_compilation_cache()
-    figures, name, step = _measure(folder, config, options.split, options.checkpoint)
+    figures, source, step = _measure(folder, config, options.split, options.checkpoint)
     if options.json:
         print(json.dumps({"run": str(folder.path), "split": options.split, "step": step, **figures}))
     else:
-        print(_table(figures, name, step, folder.class_names))
+        print(_table(figures, source.name, step, source.class_names))
     return 0
 
 
-def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dict[str, Any], str, int]:
+def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dict[str, Any], Any, int]:
     from jaxcnn import mesh as meshes
     from jaxcnn.data import loader
     from jaxcnn.data.sources import open_splits
@@ -72,10 +72,12 @@ def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dic
     if source is None:
         raise InputError(f"--split {split}: {config.data.name} has no such split; set data.{split}_split")
     check_same_classes(source, loaded.network, str(folder.path))
-    shape = loaded.network.preprocessing.image_shape
-    arrays = meshes.replicate(mesh, loader.read_arrays(source, shape, config.data.resident_limit_gib))
+    images = loaded.network.preprocessing
+    arrays = meshes.replicate(
+        mesh, loader.read_arrays(source, images.image_shape, config.data.resident_limit_gib, images.crop_share)
+    )
     variables = meshes.replicate(mesh, loaded.variables)
-    return evaluate(loaded.network, variables, arrays, config.evaluation.batch_size, mesh), source.name, loaded.step
+    return evaluate(loaded.network, variables, arrays, config.evaluation.batch_size, mesh), source, loaded.step
 
 
 def _table(figures: dict[str, Any], name: str, step: int, class_names: tuple[str, ...]) -> str:

@@ -102,7 +102,9 @@ def _train(config: TrainConfig, options: Any, *, overridden: bool, started: floa
 
 
 def _config_of(folder: Any, given: TrainConfig, overridden: bool) -> TrainConfig:
-    """The config of an existing run; raises InputError if the command line asks for another one."""
+    """The config of an existing run; raises InputError for imported weights, or if the command line differs."""
+    if folder.is_imported:
+        raise InputError(f"{folder.path} holds imported weights, no training to go on with: --init-from {folder.path}")
     held = folder.config
     if not overridden or held == given:
         return held

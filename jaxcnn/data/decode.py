@@ -30,16 +30,17 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     return image[:, :, None] if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def resize_and_centre_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_and_centre_crop(image: np.ndarray, height: int, width: int, crop_share: float = 1.0) -> np.ndarray:
     """Returns uint8 [height, width, C]: the centre of the image resized to cover that size.
 
     The aspect ratio is kept. Shrinking averages over areas, enlarging is bilinear; an image of that size is returned
-    as it is.
+    as it is. With a `crop_share` below 1 the image is resized to cover (height, width) / crop_share, so that the crop
+    leaves more of its border out.
     """
     h, w, channels = image.shape
-    if (h, w) == (height, width):
+    if (h, w) == (height, width) and crop_share == 1:
         return image
-    scale = max(height / h, width / w)
+    scale = max(height / h, width / w) / crop_share
     size = (max(width, round(w * scale)), max(height, round(h * scale)))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     image = image.reshape(size[1], size[0], channels)  # cv2 drops a single channel

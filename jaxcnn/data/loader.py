@@ -34,8 +34,10 @@ class Arrays:
 jax.tree_util.register_dataclass(Arrays, data_fields=["images", "labels"], meta_fields=[])
 
 
-def read_arrays(source: Source, image_shape: tuple[int, int, int], limit_gib: float) -> Arrays:
+def read_arrays(source: Source, image_shape: tuple[int, int, int], limit_gib: float, crop_share: float = 1.0) -> Arrays:
     """Returns all of a source, each image resized and centre-cropped to `image_shape` if it has another shape.
+
+    `crop_share` is the part of the resized image's side that the crop keeps; see `decode.resize_and_centre_crop`.
 
     Raises:
       InputError: it would take more than `limit_gib`, or a label is outside the classes.
@@ -52,7 +54,8 @@ def read_arrays(source: Source, image_shape: tuple[int, int, int], limit_gib: fl
         places = range(first, min(first + _READ_AT_ONCE, source.num_examples))
         raw, labels[places.start : places.stop] = source.read(places)
         for place, image in zip(places, raw, strict=True):
-            images[place] = resize_and_centre_crop(convert_channels(image, image_shape[2]), *image_shape[:2])
+            image = convert_channels(image, image_shape[2])
+            images[place] = resize_and_centre_crop(image, *image_shape[:2], crop_share)
     wrong = np.flatnonzero((labels < 0) | (labels >= len(source.class_names)))
     if wrong.size:
         place = int(wrong[0])
@@ -101,19 +104,17 @@ def evaluation_batches(num_examples: int, batch_size: int) -> Iterator[tuple[np.
         yield np.minimum(places, num_examples - 1), places < num_examples
 
 
-def input_shape(source: Source, image_size: int | None) -> tuple[int, int, int]:
-    """Returns [H, W, C] of the network's input.
+def input_shape(source: Source, image_size: int | None, channels: int | None = None) -> tuple[int, int, int]:
+    """Returns [H, W, C] of the network's input; what is none is as in the data.
 
     Raises:
       InputError: the images differ in size and no size is given.
     """
     if image_size is None and source.image_shape is None:
         raise InputError(f"{source.name}: its images differ in size; set data.image_size, for instance 128")
-    if image_size is not None:
-        channels = source.image_shape[2] if source.image_shape else source.read([0])[0][0].shape[-1]
-        return (image_size, image_size, channels)
-    assert source.image_shape is not None
-    return source.image_shape
+    shape = source.image_shape or source.read([0])[0][0].shape
+    height, width = shape[:2] if image_size is None else (image_size, image_size)
+    return (height, width, channels or shape[2])
 
 
 def preprocessing_of(arrays: Arrays) -> Preprocessing:
