@@ -1,6 +1,6 @@
 """Config -> data, model, optimizer and step, checked against each other before anything compiles.
 
-The only place where these meet: train, evaluate and predict all start here.
+What evaluation and prediction need of this, the model with its preprocessing and variables, is in `network.py`.
 """
 
 import functools
@@ -25,6 +25,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.models.registry import describe
 from jaxcnn.network import Network, build_network, fit_start, initial_variables
 from jaxcnn.paths import GlobRule, flatten
+from jaxcnn.run_folder import RunFolder
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.partition import partition
@@ -51,11 +52,17 @@ class Job:
     chunk: Callable
     """(state, sums, arrays, places, num_steps) -> (state, sums, progress), not yet jitted; see `training/step.py`."""
     initial_state: Callable[[], TrainState]
+    state_shapes: Callable[[], TrainState]
+    """The initial state as shapes with placements: what a checkpoint is restored into."""
     zero_sums: Callable[[], Sums]
 
     @property
     def steps_per_dispatch(self) -> int:
         return min(self.config.train.max_steps_per_dispatch, self.total_steps)
+
+    def step_of(self, epoch: float) -> int:
+        """Returns the step after which so many epochs are complete."""
+        return min(_steps(epoch, self.steps_per_epoch), self.total_steps)
 
     def places(self, first_step: int, num_steps: int) -> np.ndarray:
         """Returns int32 [rows, B]: the examples of the next steps, padded with zeros to one shape.
@@ -76,8 +83,12 @@ class Job:
         return jitted.lower(state, sums, self.data["train"], places, np.int32(0)).compile()
 
 
-def build_job(config: TrainConfig) -> Job:
+def build_job(config: TrainConfig, run: RunFolder | None = None) -> Job:
     """Returns the run of a config, with its data read and placed; nothing is written and nothing compiled.
+
+    Args:
+      config: what to train.
+      run: the folder of a run that goes on: its preprocessing and classes hold, and `init_from` is not read again.
 
     Raises:
       InputError: anything that does not fit: names, sizes, class counts, freeze globs, devices, data not prepared.
@@ -90,12 +101,14 @@ def build_job(config: TrainConfig) -> Job:
     unmeasured = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2])
     shapes = build_network(config, unmeasured, class_names).shapes
     partition(shapes["params"], GlobRule(config.freeze))
-    start = None if config.init_from is None else fit_start(config, shapes)[0]
+    start = None if config.init_from is None or run is not None else fit_start(config, shapes)[0]
 
     limit = config.data.resident_limit_gib
     arrays = {name: loader.read_arrays(source, shape, limit) for name, source in splits.named().items()}
     preprocessing = loader.preprocessing_of(arrays["train"])
-    if start is not None:  # what the weights were trained with counts, not what the new images are like
+    if run is not None:
+        preprocessing = _held_preprocessing(run, config, preprocessing, class_names)
+    elif start is not None:  # what the weights were trained with counts, not what the new images are like
         preprocessing = preprocessing_for(start.hints, shape)
         told = "those of init_from" if start.hints.mean else "ImageNet's, since init_from does not say its own"
         LOG.info(f"mean and std of the images: {told}")
@@ -104,10 +117,25 @@ def build_job(config: TrainConfig) -> Job:
     return _assemble(config, network, mesh, {name: meshes.replicate(mesh, value) for name, value in arrays.items()})
 
 
+def _held_preprocessing(
+    run: RunFolder, config: TrainConfig, measured: Preprocessing, class_names: tuple[str, ...]
+) -> Preprocessing:
+    """The preprocessing that a run holds; raises InputError where the data are no longer those it was started with."""
+    held = run.preprocessing
+    if run.class_names != class_names:
+        raise InputError(f"{run.path} was started with other classes than {config.data.name} has now")
+    if config.init_from is None and held != measured:
+        raise InputError(
+            f"{run.path}: preprocessing.json is not that of {config.data.name} as it is now "
+            f"(mean {held.mean}, now {measured.mean}): the data or the file have changed since the run was started"
+        )
+    return held
+
+
 def _assemble(config: TrainConfig, network: Network, mesh: Mesh, data: dict[str, Arrays]) -> Job:
     size = config.train.batch_size
     steps_per_epoch = len(data["train"]) / size
-    total_steps = max(1, math.ceil(config.train.epochs * steps_per_epoch - 1e-9))
+    total_steps = _steps(config.train.epochs, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
     optimizer = make_optimizer(config.optim, schedule)
     statistics = network.preprocessing
@@ -124,11 +152,15 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, data: dict[str,
     def initial_state() -> TrainState:
         return meshes.replicate(mesh, _state_of(config, optimizer, initial_variables(config, network)))
 
+    def state_shapes() -> TrainState:
+        shapes = jax.eval_shape(lambda variables: _state_of(config, optimizer, variables), network.shapes)
+        everywhere = meshes.replicated(mesh)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
+
     @functools.cache
     def no_sums() -> dict[str, np.ndarray]:
         images = jax.ShapeDtypeStruct((size, *statistics.image_shape), jnp.uint8)
-        state = jax.eval_shape(lambda variables: _state_of(config, optimizer, variables), network.shapes)
-        return zero_sums(step, state, images, jax.ShapeDtypeStruct((size,), jnp.int32))
+        return zero_sums(step, state_shapes(), images, jax.ShapeDtypeStruct((size,), jnp.int32))
 
     return Job(
         config=config,
@@ -140,8 +172,14 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, data: dict[str,
         total_steps=total_steps,
         chunk=make_chunk(step, take),
         initial_state=initial_state,
+        state_shapes=state_shapes,
         zero_sums=lambda: meshes.replicate(mesh, no_sums()),  # new buffers each time: they are donated
     )
+
+
+def _steps(epochs: float, steps_per_epoch: float) -> int:
+    """Steps after which so many epochs are complete; at least one."""
+    return max(1, math.ceil(epochs * steps_per_epoch - 1e-9))
 
 
 def _state_of(config: TrainConfig, optimizer: Any, variables: dict[str, Any]) -> TrainState:

@@ -5,8 +5,12 @@ are kept, and an old one is deleted only after a newer one is committed. Checksu
 because a flipped byte in the data files is otherwise restored without an error.
 """
 
+import contextlib
+import gc
+import hashlib
+import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,13 @@ import jax
 import numpy as np
 
 from jaxcnn.errors import InputError, RunFailed
+from jaxcnn.runtime import quiet_libraries
 
 Progress = dict[str, Any]
+
+
+class Damaged(InputError):
+    """A checkpoint whose files cannot be read or whose checksums are wrong."""
 
 
 class Checkpoints:
@@ -25,6 +34,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+        quiet_libraries()
         self.folder = folder.absolute()
         self._ocp = ocp
         self._open = lambda: ocp.CheckpointManager(
@@ -67,9 +77,10 @@ class Checkpoints:
         """
         # TensorStore makes no array of no elements, and no tree without leaves.
         trees = {name: tree for name, tree in trees.items() if jax.tree.leaves(tree)}
+        forms = {name: form(tree) for name, tree in trees.items()}
         sums = {name: checksum(tree) for name, tree in trees.items()}
         items = {name: self._ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        note = self._ocp.args.JsonSave({"progress": progress, "checksums": sums})
+        note = self._ocp.args.JsonSave({"progress": progress, "forms": forms, "checksums": sums})
         kept = None if figures is None else {"top1": float(figures["top1"])}
         self._guard(
             step, lambda: self._manager.save(step, args=self._ocp.args.Composite(**items, progress=note), metrics=kept)
@@ -92,57 +103,74 @@ class Checkpoints:
           templates: trees of arrays or shapes (with shardings, if any) in the form of what was saved.
 
         Raises:
-          InputError: no such checkpoint, or one that is damaged or of another form.
+          InputError: no such checkpoint, or one of another form than the templates.
+          Damaged: it cannot be read, or a checksum is wrong.
         """
         if step not in self.steps():
             raise InputError(f"{self.folder}: no checkpoint at step {step}; there are {self.steps() or 'none'}")
-        args = {name: self._ocp.args.StandardRestore(tree) for name, tree in templates.items() if jax.tree.leaves(tree)}
-        try:
-            restored = self._manager.restore(
-                step, args=self._ocp.args.Composite(**args, progress=self._ocp.args.JsonRestore())
-            )
-            note = restored["progress"]
-            for name in args:
-                if checksum(restored[name]) != note["checksums"][name]:
-                    raise ValueError(f"the checksum of {name!r} is wrong")
-        except Exception as error:
-            raise InputError(f"{self.folder}: checkpoint {step} is damaged ({_first_line(error)})") from None
-        return {name: restored[name] if name in args else tree for name, tree in templates.items()}, note["progress"]
+        wanted = {name: tree for name, tree in templates.items() if jax.tree.leaves(tree)}
+        note = self._read(step, {"progress": self._ocp.args.JsonRestore()})["progress"]
+        if other := [name for name, tree in wanted.items() if note["forms"].get(name) != form(tree)]:
+            what = ", ".join(other)
+            raise InputError(f"{self.folder}: checkpoint {step} is of another network or optimizer ({what})")
+        found = self._read(step, {name: self._ocp.args.StandardRestore(tree) for name, tree in wanted.items()})
+        for name in wanted:
+            if checksum(found[name]) != note["checksums"][name]:
+                raise Damaged(f"{self.folder}: checkpoint {step} is damaged (the checksum of {name!r} is wrong)")
+        return {name: found[name] if name in wanted else tree for name, tree in templates.items()}, note["progress"]
 
-    def restore_latest(
-        self, templates: Mapping[str, Any], warn: Callable[[str], None]
-    ) -> tuple[dict[str, Any], Progress] | None:
-        """Returns the newest checkpoint that is whole, or none if there is no checkpoint.
+    def restore_newest(self, templates: Mapping[str, Any], warn: Callable[[str], None]) -> tuple[Any, Progress] | None:
+        """Returns trees and progress of the newest checkpoint that is whole, or none if there is no checkpoint.
 
-        A damaged one is told to `warn` and moved out of the way, to `damaged-STEP` beside the folder, so that the run
-        can write that step again.
+        Damaged ones are told to `warn` and, once an older one was restored, moved to `damaged-STEP` beside the
+        folder, so that the run can write those steps again.
 
         Raises:
-          InputError: there are checkpoints, but all are damaged.
+          InputError: the checkpoints are of another form, or all are damaged; then nothing is moved.
         """
-        steps = self.steps()
-        for step in reversed(steps):
-            try:
-                restored = self.restore(step, templates)
-            except InputError as error:
-                warn(f"{error}; falling back to the one before")
-                self._set_aside(step)
-                continue
-            return restored
-        if steps:
-            raise InputError(
-                f"{self.folder}: all {len(steps)} checkpoints are damaged; start anew in another --workdir"
-            )
-        return None
+        steps = self.steps()[::-1]
+        if not steps:
+            return None
+        trees, progress, step = self._first_whole(steps, templates, warn)
+        self._set_aside([damaged for damaged in steps if damaged > step])
+        return trees, progress
 
-    def _set_aside(self, step: int) -> None:
+    def restore_best(self, templates: Mapping[str, Any], warn: Callable[[str], None]) -> tuple[Any, Progress, int]:
+        """Returns trees, progress and step of the best checkpoint that is whole; raises as `restore_newest`."""
+        return self._first_whole(sorted(self.steps(), key=self._merit, reverse=True), templates, warn)
+
+    def _merit(self, step: int) -> tuple[float, int]:
+        try:
+            figures = self._manager.metrics(step)
+        except Exception:
+            figures = None
+        return (-1.0 if figures is None else _rank(figures), step)
+
+    def _first_whole(
+        self, steps: Sequence[int], templates: Mapping[str, Any], warn: Callable[[str], None]
+    ) -> tuple[Any, Progress, int]:
+        for step in steps:
+            try:
+                return *self.restore(step, templates), step
+            except Damaged as error:
+                warn(f"{error}; taking another")
+        raise InputError(f"{self.folder}: all {len(steps)} checkpoints are damaged; start anew in another --workdir")
+
+    def _read(self, step: int, args: dict[str, Any]) -> Any:
+        try:
+            with _without_noise():
+                return self._manager.restore(step, args=self._ocp.args.Composite(**args))
+        except Exception as error:
+            raise Damaged(f"{self.folder}: checkpoint {step} is damaged ({_first_line(error)})") from None
+
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        if not steps:
+            return
         self._manager.close()
-        target = self.folder.parent / f"damaged-{step}"
-        number = 1
-        while target.exists():
-            number += 1
-            target = self.folder.parent / f"damaged-{step}-{number}"
-        (self.folder / str(step)).rename(target)
+        for step in steps:
+            names = [f"damaged-{step}", *(f"damaged-{step}-{number}" for number in range(2, 1000))]
+            target = next(self.folder.parent / name for name in names if not (self.folder.parent / name).exists())
+            (self.folder / str(step)).rename(target)
         self._manager = self._open()
 
     def _guard(self, step: int | None, action: Callable[[], Any]) -> None:
@@ -155,6 +183,27 @@ class Checkpoints:
                 f"those of steps {', '.join(sorted(whole, key=int))} are intact" if whole else "there is no older one"
             )
             raise RunFailed(f"{self.folder}: {what} could not be saved ({_reason(error)}); {safe}") from error
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Silences what orbax's coroutines, cut off by an error, print when they are collected."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    except Exception:
+        gc.collect()
+        raise
+    finally:
+        sys.unraisablehook = hook
+
+
+def form(tree: Any) -> str:
+    """Returns a digest of the names, shapes and types of all leaves; they may be shapes only."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    lines = [f"{jax.tree_util.keystr(path)} {tuple(leaf.shape)} {leaf.dtype}" for path, leaf in leaves]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def checksum(tree: Any) -> int:

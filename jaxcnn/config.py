@@ -16,9 +16,9 @@ Count = Annotated[int, Ge(1)]
 
 
 class Strict:
-    """Read strictly: no unknown keys, no silent conversion of types (told to pydantic without importing it)."""
+    """Read strictly: no unknown keys, no conversion of types, finite numbers. Told to pydantic without importing it."""
 
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True}
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
 @dataclass(frozen=True)

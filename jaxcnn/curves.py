@@ -26,21 +26,14 @@ def plot_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
         loss.plot(at, [figures["loss"] for _, figures in have], **style)
         accuracy.plot(at, [100 * figures["top1"] for _, figures in have], **style)
     loss.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="loss")
-    accuracy.set(xlabel="epoch", ylabel="top-1 (%)", title="accuracy")
+    accuracy.set(xlabel="epoch", ylabel="top-1 (%)")
     rate = loss.twinx()
     rate.plot(epochs, [line["learning_rate"] for line in lines], color="#bbbbbb", linestyle="--", linewidth=1)
     rate.set_ylabel("learning rate (dashed)", color="#888888")
     rate.tick_params(colors="#888888")
-    best = max(lines, key=lambda line: line["validation"]["top1"])
+    best = max(lines, key=lambda line: (line["validation"]["top1"], line["epoch"]))  # of equal ones the latest
     accuracy.axvline(best["epoch"], color="#ee6677", alpha=0.3, linewidth=1)
-    accuracy.annotate(
-        f"best {100 * best['validation']['top1']:.2f} %",
-        (best["epoch"], 100 * best["validation"]["top1"]),
-        textcoords="offset points",
-        xytext=(-4, -16),
-        ha="right",
-        color="#cc3311",
-    )
+    accuracy.set_title(f"accuracy: best validation {100 * best['validation']['top1']:.2f} % at epoch {best['epoch']:g}")
     for axes in (loss, accuracy):
         axes.grid(alpha=0.25, which="both")
         axes.legend(frameon=False, loc="center right")

@@ -1,10 +1,12 @@
 """Training: the only place that knows time and cadence."""
 
 import math
+import shlex
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -36,6 +38,8 @@ class Progress:
     higher_epoch: float = 0.0
     """Epoch at which the validation top-1 last rose above all before."""
     stopped_early: bool = False
+    seconds: float = 0.0
+    """Wall time of the sessions before this one."""
 
     def judge(self, step: int, epoch: float, top1: float) -> bool:
         """Takes one evaluation in and returns whether it is the best so far.
@@ -68,33 +72,37 @@ class Trainer:
         self.watch = Stopwatch()
         self.drawn = -math.inf
         self.saved_step = self.step if self.step else -1
+        if trace is not None and trace.last < self.step:
+            raise InputError(f"--profile {trace.first}:{trace.last}: the run is at step {self.step} already")
 
     def _first_state(self) -> tuple[TrainState, Sums]:
         """The state to start from: that of the newest whole checkpoint, else that before step 0."""
-        state, sums = self.job.initial_state(), self.job.zero_sums()
-        if not self.checkpoints.steps():
+        rule, sums = GlobRule(self.job.config.freeze), self.job.zero_sums()
+        restored = self.checkpoints.restore_newest(to_trees(self.job.state_shapes(), sums), LOG.warning)
+        if restored is None:
             self.folder.cut_metrics(0)
-            return state, sums
-        restored = self.checkpoints.restore_latest(to_trees(state, sums), LOG.warning)
-        assert restored is not None
+            return self.job.initial_state(), sums
         trees, notes = restored
         self.progress = Progress(**notes)
-        state, sums = from_trees(trees, GlobRule(self.job.config.freeze))
+        state, sums = from_trees(trees, rule)
         self.folder.cut_metrics(int(state.step))
         LOG.info(f"{self.folder.path}: going on from step {int(state.step)} of {self.job.total_steps}")
         return state, sums
 
     def run(self) -> dict[str, Any]:
         """Trains to the end and returns the result, which is also in result.json."""
+        boundaries = [] if self.progress.stopped_early else self._boundaries()
+        if not boundaries and (result := self.folder.result()) is not None:
+            return result  # it was finished before
         begun = time.perf_counter()
         compiled = self.job.compile_chunk(self.state, self.sums)
         compile_seconds = time.perf_counter() - begun
         self.watch = Stopwatch()
-        for boundary, epoch in self._boundaries():
-            if self.progress.stopped_early:
-                break
+        for boundary, epoch in boundaries:
             self._train_until(compiled, boundary)
             self._evaluate(epoch)
+            if self.progress.stopped_early:
+                break
         if self.trace is not None:
             self.trace.end()
         result = self._result(compile_seconds)
@@ -106,7 +114,7 @@ class Trainer:
         """(step, epoch) of the evaluations still to come; the end of the run is always one."""
         job, every = self.job, self.job.config.evaluation.every_epochs
         epochs = [float(epoch) for epoch in range(every, math.floor(job.config.train.epochs) + 1, every)]
-        points = {min(math.ceil(epoch * job.steps_per_epoch), job.total_steps): epoch for epoch in epochs}
+        points = {job.step_of(epoch): epoch for epoch in epochs}
         points.setdefault(job.total_steps, float(job.config.train.epochs))
         # A checkpoint at a boundary was written after its evaluation, one between boundaries before the next.
         return [(step, epoch) for step, epoch in sorted(points.items()) if step > self.step]
@@ -150,13 +158,15 @@ class Trainer:
             self.seconds_to_first_step = now - self.started
         loss = figures["loss"] / figures["examples"]
         if not math.isfinite(loss):
-            self.checkpoints.wait()
-            raise RunFailed(
-                f"the training loss is {loss} by step {int(figures['step'])}: lower optim.peak_lr "
-                f"({self.job.config.optim.peak_lr:g}) or set optim.clip_norm; "
-                f"checkpoints of {self.folder.path}: {self.checkpoints.steps() or 'none'}"
-            )
+            self._fail(f"the training loss is {loss} by step {int(figures['step'])}")
         self.writer.progress(int(figures["step"]), loss, figures["top1"] / figures["examples"])
+
+    def _fail(self, what: str) -> NoReturn:
+        self.checkpoints.wait()
+        raise RunFailed(
+            f"{what}: lower optim.peak_lr ({self.job.config.optim.peak_lr:g}) or set optim.clip_norm; "
+            f"checkpoints of {self.folder.path}: {self.checkpoints.steps() or 'none'}"
+        )
 
     def _evaluate(self, epoch: float) -> None:
         job = self.job
@@ -166,6 +176,8 @@ class Trainer:
         validation = evaluate(
             job.network, self.state.variables, job.data["validation"], job.config.evaluation.batch_size, job.mesh
         )
+        if not math.isfinite(validation["loss"]):
+            self._fail(f"the validation loss is {validation['loss']} at step {self.step}")
         is_best = self.progress.judge(self.step, epoch, validation["top1"])
         line = {
             "step": self.step,
@@ -193,50 +205,55 @@ class Trainer:
             self._interrupt()
 
     def _save(self, figures: dict[str, Any] | None) -> None:
-        trees = to_trees(self.state, self.sums)
-        self.checkpoints.save(self.step, trees, dict(vars(self.progress)), figures)
+        notes = {**vars(self.progress), "seconds": self._seconds()}
+        self.checkpoints.save(self.step, to_trees(self.state, self.sums), notes, figures)
         self.saved_step = self.step
+
+    def _seconds(self) -> float:
+        return self.progress.seconds + time.perf_counter() - self.started
 
     def _draw(self) -> None:
         if jax.process_index() == 0:
             plot_curves(self.folder.metrics(), self.folder.curves, title=self.folder.path.name)
         self.drawn = time.perf_counter()
 
-    def _interrupt(self) -> None:
+    def _interrupt(self) -> NoReturn:
+        if self.trace is not None:
+            self.trace.end()
         if self.saved_step != self.step:
             self._save(None)
         self.checkpoints.close()
         self.writer.close()
         raise Interrupted(
             f"interrupted and saved at step {self.step} of {self.job.total_steps}; "
-            f"go on with: python train.py --workdir {self.folder.path} --resume"
+            f"go on with: python train.py --workdir {shlex.quote(str(self.folder.path))} --resume"
         )
 
     def _result(self, compile_seconds: float) -> dict[str, Any]:
         """Measures the best weights on validation and test, and writes result.json."""
         job = self.job
         self.checkpoints.wait()
-        best = self.checkpoints.best_step()
-        assert best is not None
         assert self.progress.best is not None
+        best = self.progress.best["step"]
         final = self._measure(self.state)
         figures = final
         if best != self.step:
-            trees, _ = self.checkpoints.restore(best, to_trees(self.state, self.sums))
+            templates = to_trees(self.job.state_shapes(), self.sums)
+            trees, _, best = self.checkpoints.restore_best(templates, LOG.warning)
             figures = self._measure(from_trees(trees, GlobRule(job.config.freeze))[0])
         lines = self.folder.metrics()
         result = {
             **figures,
             "best_step": best,
-            "best_epoch": self.progress.best["epoch"],
-            "final": {"step": self.step, "train": lines[-1]["train"], **final},
+            "best_epoch": best / job.steps_per_epoch,
+            "final": {"step": self.step, "train": lines[-1]["train"] if lines else None, **final},
             "examples": {name: len(arrays) for name, arrays in job.data.items()},
             "parameters": job.network.num_parameters,
             "stopped_early": self.progress.stopped_early,
-            "seconds": time.perf_counter() - self.started,
+            "seconds": self._seconds(),
             "seconds_to_first_step": self.seconds_to_first_step,
             "compile_seconds": compile_seconds,
-            "images_per_second": float(np.median([line["images_per_second"] for line in lines])),
+            "images_per_second": statistics.median(line["images_per_second"] for line in lines) if lines else None,
             **environment(),
         }
         self.folder.write_json("result.json", result)
@@ -266,8 +283,6 @@ def train(
       Interrupted: `stop` was requested and the run is saved.
       RunFailed: the loss is not finite, or a checkpoint could not be written.
     """
-    if folder.config != job.config:
-        raise InputError(f"{folder.path} holds another config than the job")
     began = time.perf_counter() if started is None else started
     return Trainer(job, folder, stop, trace=trace, started=began).run()
 

@@ -132,8 +132,12 @@ def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, An
     checkpoints = Checkpoints(folder.checkpoints, read_only=True) if folder.checkpoints.is_dir() else None
     if checkpoints is None or not checkpoints.steps():
         raise InputError(f"{folder.path} has no checkpoint yet")
-    step = _step_named(checkpoints, which)
-    trees, _ = checkpoints.restore(step, _on_one_device(templates))
+    templates = _on_one_device(templates)
+    if which == "best":
+        trees, _, step = checkpoints.restore_best(templates, LOG.warning)
+    else:
+        step = _step_named(checkpoints, which)
+        trees, _ = checkpoints.restore(step, templates)
     variables = trees["model"]
     if "average" in trees:
         average = trees["average"]
@@ -143,10 +147,6 @@ def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, An
 
 
 def _step_named(checkpoints: Checkpoints, which: str) -> int:
-    if which == "best":
-        step = checkpoints.best_step()
-        assert step is not None
-        return step
     if which == "latest":
         return checkpoints.steps()[-1]
     if which.isdecimal():

@@ -123,6 +123,11 @@ class RunFolder:
                 break
         return lines
 
+    def result(self) -> dict[str, Any] | None:
+        """Returns result.json, or none if the run has not ended."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
     def cut_metrics(self, last_step: int) -> None:
         """Drops the lines after `last_step`: they come again when a run goes on from there."""
         kept = [line for line in self.metrics() if line["step"] <= last_step]

@@ -72,11 +72,19 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+class _StandardError(logging.StreamHandler):
+    """Writes to what sys.stderr is at the time of writing, not at the time of its making."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def set_up_logging() -> logging.Logger:
     """Returns the logger of jaxcnn, which writes plain lines to standard error."""
     logger = logging.getLogger("jaxcnn")
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _StandardError()
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

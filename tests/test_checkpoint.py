@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     said: list[str] = []
     checkpoints = Checkpoints(folder)
     template = {"model": {"kernel": jax.ShapeDtypeStruct((300, 300), jnp.float32)}}
-    restored = checkpoints.restore_latest(template, said.append)
+    restored = checkpoints.restore_newest(template, said.append)
     assert restored is not None
     np.testing.assert_array_equal(restored[0]["model"]["kernel"], kernels[1])
     assert len(said) == 1
@@ -88,26 +88,45 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     assert Checkpoints(folder).steps() == [1, 2]
 
 
-def test_all_damaged_is_an_error(tmp_path) -> None:
+def test_all_damaged_is_an_error_each_time_and_nothing_is_moved(tmp_path) -> None:
     folder = tmp_path / "checkpoints"
-    saved(folder, [(1, None)])
-    damage(folder / "1", "remove")
-    with pytest.raises(InputError, match="all 1 checkpoints are damaged"):
-        Checkpoints(folder).restore_latest(trees(0), lambda line: None)
+    saved(folder, [(1, None), (2, None)])
+    for step in ("1", "2"):
+        damage(folder / step, "remove")
+    for _ in range(2):
+        with pytest.raises(InputError, match="all 2 checkpoints are damaged"):
+            Checkpoints(folder).restore_newest(trees(0), lambda line: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
+
+
+def test_a_damaged_best_falls_back_to_the_next_best(tmp_path, capfd) -> None:
+    folder = tmp_path / "checkpoints"
+    saved(folder, [(1, 0.9), (2, 0.3), (3, 0.5)])
+    damage(folder / "1", "truncate")
+    said: list[str] = []
+    restored, _, step = Checkpoints(folder, read_only=True).restore_best(trees(0), said.append)
+    assert step == 3
+    assert restored["model"]["params"]["kernel"][0, 0] == 3
+    assert len(said) == 1
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_no_checkpoint_is_none_and_an_unknown_step_is_an_error(tmp_path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.restore_latest(trees(0), lambda line: None) is None
+    assert checkpoints.restore_newest(trees(0), lambda line: None) is None
     with pytest.raises(InputError, match="no checkpoint at step 3; there are none"):
         checkpoints.restore(3, trees(0))
 
 
-def test_another_form_is_an_error(tmp_path) -> None:
-    saved(tmp_path, [(1, None)])
-    other = {"model": {"params": {"weight": jnp.zeros((50, 40))}, "batch_stats": {}}}
-    with pytest.raises(InputError, match="checkpoint 1 is damaged"):
-        Checkpoints(tmp_path).restore(1, other)
+def test_another_form_is_an_error_that_moves_nothing(tmp_path) -> None:
+    folder = tmp_path / "checkpoints"
+    saved(folder, [(1, None), (2, None)])
+    renamed = {"model": {"params": {"weight": jnp.zeros((50, 40))}, "batch_stats": {}}}
+    reshaped = {"model": {"params": {"kernel": jnp.zeros((40, 50))}, "batch_stats": {}}}
+    for other in (renamed, reshaped):
+        with pytest.raises(InputError, match=r"checkpoint 2 is of another network or optimizer \(model\)"):
+            Checkpoints(folder).restore_newest(other, lambda line: None)
+    assert Checkpoints(folder).steps() == [1, 2]
 
 
 def test_a_failing_save_is_one_line_and_leaves_the_last_checkpoint(tmp_path, monkeypatch) -> None:

@@ -47,6 +47,9 @@ def run(argv: Sequence[str], *, started: float) -> int:
         from jaxcnn.config_reader import check
 
         given = tyro.cli(Overrides, prog=parser.prog, default=Overrides(config.data, config.evaluation), args=rest)
+        for name in ("image_size", "channels"):
+            if (asked := getattr(given.data, name)) != getattr(config.data, name):
+                raise InputError(f"data.{name}={asked}: a run is measured on images as it was trained on")
         config = check(replace(config, data=given.data, evaluation=given.evaluation), "command line")
     if config.train.compilation_cache:
         runtime.enable_compilation_cache()

@@ -30,16 +30,18 @@ def run(argv: Sequence[str], *, started: float) -> int:
 
     from jaxcnn import runtime
     from jaxcnn.predict import load_run
+    from jaxcnn.run_folder import RunFolder
 
     runtime.quiet_libraries()
     runtime.set_up_logging()
     files = list_images(options.images)
-    runtime.enable_compilation_cache()
+    if RunFolder(options.run).config.train.compilation_cache:
+        runtime.enable_compilation_cache()
     loaded = load_run(options.run, options.checkpoint)
     names, probabilities, failures = _predict(loaded, files)
     _report(options, loaded.class_names, names, probabilities, failures)
     for failure in failures:
-        print(f"error: {failure}", file=sys.stderr)
+        print(f"error: {_printable(failure)}", file=sys.stderr)
     return EXIT_INPUT if failures else 0
 
 
@@ -93,7 +95,7 @@ def _report(
 
     if options.csv:
         try:
-            with open(options.csv, "w", newline="") as file:
+            with open(options.csv, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 table = csv.writer(file)
                 table.writerow(["image", "prediction", *class_names])
                 table.writerows([name, best(row)[0][0], *row] for name, row in zip(names, probabilities, strict=True))
@@ -107,4 +109,9 @@ def _report(
         print(json.dumps({"images": images, "errors": failures}))
     elif not options.csv:
         for name, row in zip(names, probabilities, strict=True):
-            print(f"{name}: " + ", ".join(f"{label} {100 * share:.1f} %" for label, share in best(row)))
+            print(f"{_printable(name)}: " + ", ".join(f"{label} {100 * share:.1f} %" for label, share in best(row)))
+
+
+def _printable(text: str) -> str:
+    """The text with a mark for each byte of a file name that is not UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,14 +1,18 @@
 """`jaxcnn train` and `python train.py`: parse, build, run."""
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import InputError
+from jaxcnn.paths import flatten
+from jaxcnn.run_folder import RunFolder, check_free, is_run
 
 DESCRIPTION = """Train an image classifier. Without --config, a ResNet-8 on 5,000 real digits."""
 
@@ -51,31 +55,67 @@ def run(argv: Sequence[str], *, started: float | None = None) -> int:
     options, rest = parser.parse_known_args(list(argv))
     from jaxcnn.config_reader import load_config
 
-    default = load_config(options.config) if options.config else TrainConfig()
+    path = Path(options.workdir) if options.workdir else None
+    held = _held_run(options, path)
+    own = held.config if held is not None else TrainConfig()
+    default = load_config(options.config) if options.config else own
     config = parse_config(default, rest, parser)
-    result, folder = _train(config, options, overridden=bool(rest or options.config), started=started)
+    if held is not None:
+        config = _check_resumable(held, config)
+    result, path = _train(config, options, path or _new_path(config.name), held, started=started)
     if options.json:
-        print(json.dumps({"workdir": str(folder), **result}))
+        print(json.dumps({"workdir": str(path), **result}))
     else:
-        print(_summary(result, folder))
+        print(_summary(result, path))
     return 0
 
 
-def _train(config: TrainConfig, options: Any, *, overridden: bool, started: float) -> tuple[dict[str, Any], Path]:
-    from jaxcnn import runtime
-    from jaxcnn.run_folder import RunFolder, check_free, is_run
-
-    resuming = options.resume is not None
-    if resuming and options.workdir is None:
+def _held_run(options: Any, path: Path | None) -> RunFolder | None:
+    """The run to go on with, or none to start one."""
+    if options.resume is None:
+        if path is not None:
+            check_free(path)
+        return None
+    if path is None:
         raise InputError("--resume needs --workdir RUN: which run to go on with")
-    path = Path(options.workdir or f"runs/{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    found = is_run(path)
-    if resuming and options.resume == "always" and not found:
-        raise InputError(f"--workdir {path} --resume: there is no run to go on with; leave out --resume to start one")
-    if resuming and found:
-        config = _config_of(RunFolder(path), config, overridden)
-    else:
+    if not is_run(path):
+        if options.resume == "always":
+            raise InputError(f"--workdir {path} --resume: there is no run to go on with; without --resume one starts")
         check_free(path)
+        return None
+    folder = RunFolder(path)
+    if folder.is_imported:
+        raise InputError(f"{path} holds imported weights, no training to go on with: --init-from {path}")
+    return folder
+
+
+def _check_resumable(run: RunFolder, given: TrainConfig) -> TrainConfig:
+    """The config to go on with: where the data lie and the devices may differ from what the run holds, nothing else."""
+    held = run.config
+    movable = replace(held, data=replace(held.data, data_dir=given.data.data_dir), mesh=given.mesh)
+    if movable == given:
+        return given
+    ours, theirs = flatten(asdict(movable)), flatten(asdict(given))
+    names = [name for name in ours if ours[name] != theirs[name]]
+    changed = [f"{name.replace('/', '.')}={ours[name]!r}, not {theirs[name]!r}" for name in names]
+    raise InputError(
+        f"{run.path} was started with {'; '.join(changed[:3])}: resume it as it is, "
+        f"or start another run from its weights with --init-from {run.path}"
+    )
+
+
+def _new_path(name: str) -> Path:
+    """runs/NAME-TIME, with a number after it if that is taken."""
+    stem = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    paths = (Path(stem if number == 1 else f"{stem}-{number}") for number in itertools.count(1))
+    return next(path for path in paths if not path.exists())
+
+
+def _train(
+    config: TrainConfig, options: Any, path: Path, held: RunFolder | None, *, started: float
+) -> tuple[dict[str, Any], Path]:
+    from jaxcnn import runtime
+
     runtime.quiet_libraries()
     log = runtime.set_up_logging()
     if config.train.compilation_cache:
@@ -87,39 +127,16 @@ def _train(config: TrainConfig, options: Any, *, overridden: bool, started: floa
 
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
     with StopRequest() as stop:
-        job = build_job(config)
+        job = build_job(config, held)
         if trace is not None and trace.first >= job.total_steps:
             raise InputError(f"--profile {options.profile}: the run has {job.total_steps} steps")
         network = job.network
-        folder = (
-            RunFolder(path) if found else RunFolder.create(path, config, network.class_names, network.preprocessing)
-        )
+        folder = held or RunFolder.create(path, config, network.class_names, network.preprocessing)
         folder.lock()
-        if not found:
+        if held is None:
             folder.write_json("environment.json", runtime.environment())
         log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
         return train(job, folder, stop, trace=trace, started=started), path
-
-
-def _config_of(folder: Any, given: TrainConfig, overridden: bool) -> TrainConfig:
-    """The config of an existing run; raises InputError for imported weights, or if the command line differs."""
-    if folder.is_imported:
-        raise InputError(f"{folder.path} holds imported weights, no training to go on with: --init-from {folder.path}")
-    held = folder.config
-    if not overridden or held == given:
-        return held
-    from dataclasses import asdict
-
-    from jaxcnn.paths import flatten
-
-    ours, theirs = flatten(asdict(held)), flatten(asdict(given))
-    changed = [
-        f"{path.replace('/', '.')}={ours[path]!r}, not {theirs[path]!r}" for path in ours if ours[path] != theirs[path]
-    ]
-    raise InputError(
-        f"{folder.path} was started with {'; '.join(changed[:3])}: resume without a config and overrides, "
-        f"or start another run from its weights with --init-from {folder.path}"
-    )
 
 
 def _summary(result: dict[str, Any], path: Path) -> str:

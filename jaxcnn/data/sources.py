@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from jaxcnn.config import DataConfig
 from jaxcnn.data.builders import EMBEDDED
 from jaxcnn.errors import InputError, did_you_mean
+
+LOG = logging.getLogger("jaxcnn")
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Splits:
-    """The sources of an experiment; `names` are the split expressions they stand for, also of those that are none."""
+    """The sources of an experiment; a data set may have no test split."""
 
     train: Source
     validation: Source
     test: Source | None
 
     def named(self) -> dict[str, Source]:
+        """Returns those there are, by name."""
         return {name: source for name, source in vars(self).items() if source is not None}
 
 
@@ -66,20 +70,57 @@ def open_splits(config: DataConfig) -> Splits:
       InputError: an unknown data set or split (the nearest names are offered), or one that is not prepared.
     """
     builder = open_builder(config)
-    own = list(builder.info.splits)
-    if "train" not in own and config.train_split is None:
-        raise InputError(f"data.train_split: {config.name} has no split 'train'; it has {', '.join(own)}")
-    train, validation = config.train_split, config.validation_split
-    if validation is None:
-        has_own = "validation" in own
-        validation = "validation" if has_own else "train[90%:]"
-        train = train or ("train" if has_own else "train[:90%]")
-    train = train or "train"
-    test = config.test_split or ("test" if "test" in own else None)
-    return Splits(
+    train, validation, test = choose_splits(config, list(builder.info.splits))
+    splits = Splits(
         open_source(builder, train, "data.train_split"),
         open_source(builder, validation, "data.validation_split"),
         open_source(builder, test, "data.test_split") if test else None,
+    )
+    for name, split in (("validation", validation), ("test", test)):
+        if split and (shared := _shared_examples(builder, train, split)):
+            LOG.warning(f"warning: {shared:,} examples are in both data.train_split={train!r} and {name} {split!r}")
+    return splits
+
+
+def choose_splits(config: DataConfig, own: Sequence[str]) -> tuple[str, str, str | None]:
+    """Returns the split expressions for train, validation and test.
+
+    Args:
+      config: those it names are taken.
+      own: names of the splits that the data set has.
+
+    Raises:
+      InputError: what is left open does not follow from what the data set has.
+    """
+    train, validation = config.train_split, config.validation_split
+    if "train" not in own and train is None:
+        raise InputError(f"data.train_split: {config.name} has no split 'train'; it has {', '.join(own)}")
+    if validation is None and "validation" in own:
+        validation = "validation"
+    elif validation is None and train is not None:
+        raise InputError(
+            f"data.validation_split: {config.name} has no validation split of its own; with data.train_split={train!r} "
+            "say which examples are kept from it, such as train[90%:]"
+        )
+    elif validation is None:
+        train, validation = "train[:90%]", "train[90%:]"
+    return train or "train", validation, config.test_split or ("test" if "test" in own else None)
+
+
+def _shared_examples(builder: Any, first: str, second: str) -> int:
+    """How many examples two split expressions have in common."""
+
+    def ranges(split: str) -> list[tuple[str, int, int]]:
+        """(file, first, stop) of the records of a split."""
+        parts = builder.info.splits[split].file_instructions
+        ends = [part.skip + part.take if part.take >= 0 else part.examples_in_shard for part in parts]
+        return [(part.filename, part.skip, end) for part, end in zip(parts, ends, strict=True)]
+
+    return sum(
+        max(0, min(stop, other_stop) - max(start, other_start))
+        for file, start, stop in ranges(first)
+        for other_file, other_start, other_stop in ranges(second)
+        if file == other_file
     )
 
 
@@ -130,7 +171,11 @@ def open_source(builder: Any, split: str, field: str) -> Source:
 
     image_key, label_key = _feature_keys(builder, tfds)
     try:
+        if not builder.info.splits[split].num_examples:
+            raise InputError(f"{field}={split!r}: the split of {builder.name} is empty")
         records = builder.as_data_source(split=split)
+    except InputError:
+        raise
     except (ValueError, AssertionError, KeyError) as error:
         splits = list(builder.info.splits)
         hint = did_you_mean(split.split("[")[0], splits)
@@ -142,8 +187,6 @@ def open_source(builder: Any, split: str, field: str) -> Source:
             f"{builder.name} in {builder.data_path} cannot be read without TensorFlow ({_first_line(error)}); "
             "prepare it with --file_format=array_record"
         ) from None
-    if not len(records):
-        raise InputError(f"{field}={split!r}: the split of {builder.name} is empty")
     shape = builder.info.features[image_key].shape
     return Source(
         name=f"{builder.name} {split}",
