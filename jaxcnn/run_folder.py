@@ -14,11 +14,13 @@
 All that comes after a run takes the folder and nothing else.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,6 @@ class RunFolder:
             raise InputError(f"no run folder {self.path}")
         if not (self.path / "config.json").is_file():
             raise InputError(f"{self.path} is not a run folder: it has no config.json")
-        self._lock: Any = None
 
     @classmethod
     def create(
@@ -95,15 +96,17 @@ class RunFolder:
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
-    def lock(self) -> None:
-        """Holds the run for this process until it ends; raises InputError if another process has it."""
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - open as long as the process lives
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{self.path} is being trained by another process") from None
-        except OSError:
-            pass  # a file system without locks
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run for this process; raises InputError if another has it."""
+        with open(self.path / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.path} is being trained by another process") from None
+            except OSError:
+                pass  # a file system without locks
+            yield
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl, on disk when this returns: a checkpoint of the same step comes after it."""

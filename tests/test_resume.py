@@ -1,17 +1,20 @@
 """A resumed run is the run that was never stopped, wherever and however it was stopped."""
 
 import random
+import re
 import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jaxcnn.build import build_job
+from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
-from jaxcnn.errors import Interrupted
+from jaxcnn.errors import InputError, Interrupted
 from jaxcnn.loop import StopRequest, train
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields
@@ -153,3 +156,62 @@ def test_a_damaged_newest_checkpoint_costs_an_epoch_and_no_more(tiny_config, fol
     damage(copy / "checkpoints" / str(expected["latest"]), "flip")
     train(job, RunFolder(copy), StopRequest())
     same(expected, fingerprint(copy))
+
+
+def test_a_damaged_best_checkpoint_is_replaced_by_the_next_best(tiny_config, folder_of) -> None:
+    from tests.test_checkpoint import damage
+
+    job = build_job(with_fields(tiny_config, train__epochs=6.0))
+    run = folder_of("run", job)
+    result = train(job, run, StopRequest())
+    steps = Checkpoints(run.checkpoints, read_only=True).steps()
+    if result["best_step"] == steps[-1]:
+        pytest.skip("the last epoch was the best")
+    damage(run.checkpoints / str(result["best_step"]), "truncate")
+    (run.path / "result.json").unlink()
+    again = train(job, RunFolder(run.path), StopRequest())
+    assert again["best_step"] in set(steps) - {result["best_step"]}
+
+
+def test_a_finished_run_keeps_its_result(tiny_config, folder_of) -> None:
+    job = build_job(tiny_config)
+    run = folder_of("run", job)
+    train(job, run, StopRequest())
+    before = (run.path / "result.json").read_bytes()
+    train(job, RunFolder(run.path), StopRequest())
+    assert (run.path / "result.json").read_bytes() == before
+
+
+def test_wall_time_adds_up_over_sessions(tiny_config, folder_of) -> None:
+    job = build_job(tiny_config)
+    run = folder_of("run", job)
+    begun = time.perf_counter()
+    with pytest.raises(Interrupted):
+        train(job, run, StopAt(3))
+    first = time.perf_counter() - begun
+    assert train(job, RunFolder(run.path), StopRequest())["seconds"] > 0.8 * first
+
+
+def test_a_run_whose_data_have_changed_is_not_resumed(tiny_config, folder_of) -> None:
+    job = build_job(tiny_config)
+    run = folder_of("run", job)
+    assert build_job(tiny_config, run).network.preprocessing == run.preprocessing
+    for name, value in (("preprocessing.json", '"mean": [\n    0.5'), ("class_names.json", '["zero"')):
+        text = (run.path / name).read_text()
+        (run.path / name).write_text(re.sub(r'"mean": \[\s*[0-9.]+|\["0"', value, text))
+        with pytest.raises(InputError, match=r"changed since the run|other classes than mnist5k"):
+            build_job(tiny_config, run)
+        (run.path / name).write_text(text)
+
+
+def test_a_run_goes_on_without_the_weights_it_started_from(tiny_config, folder_of, tmp_path) -> None:
+    job = build_job(tiny_config)
+    source = folder_of("source", job)
+    train(job, source, StopRequest())
+    config = replace(tiny_config, init_from=str(source.path))
+    job = build_job(config)
+    run = folder_of("run", job)
+    with pytest.raises(Interrupted):
+        train(job, run, StopAt(3))
+    shutil.rmtree(source.path)
+    assert train(build_job(config, run), RunFolder(run.path), StopRequest())["test"]["examples"] == 50

@@ -60,10 +60,9 @@ def test_metrics_are_cut_back_and_a_half_written_line_is_dropped(tmp_path) -> No
 
 
 def hold(path, ready, done) -> None:
-    folder = RunFolder(path)
-    folder.lock()
-    ready.set()
-    done.wait(20)
+    with RunFolder(path).locked():
+        ready.set()
+        done.wait(20)
 
 
 def test_two_processes_cannot_train_one_run(tmp_path) -> None:
@@ -73,11 +72,12 @@ def test_two_processes_cannot_train_one_run(tmp_path) -> None:
     other = context.Process(target=hold, args=(folder.path, ready, done))
     other.start()
     assert ready.wait(30)
-    with pytest.raises(InputError, match="is being trained by another process"):
-        folder.lock()
+    with pytest.raises(InputError, match="is being trained by another process"), folder.locked():
+        pass
     done.set()
     other.join()
-    folder.lock()
+    with folder.locked():
+        pass
 
 
 def test_a_damaged_config_names_file_and_field(tmp_path) -> None:

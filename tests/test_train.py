@@ -3,6 +3,8 @@
 import csv
 import json
 import logging
+import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +102,10 @@ def test_predict_names_unreadable_images_and_predicts_the_others(run: Path, digi
     cv2.imwrite(str(tmp_path / "b.png"), cv2.resize(images[1], (84, 84)))
     (tmp_path / "bad.png").write_text("no image")
     expected = jaxcnn.load_run(run).predict(images[:1])[0]
+    (tmp_path / os.fsdecode(b"bytes-\xff.png")).write_bytes((tmp_path / "a.png").read_bytes())
+    assert main(["predict", str(run), str(tmp_path / os.fsdecode(b"bytes-\xff.png"))]) == 0
+    assert "bytes-\ufffd.png: " in capsys.readouterr().out
+    (tmp_path / os.fsdecode(b"bytes-\xff.png")).unlink()
     assert main(["predict", str(run), str(tmp_path), "--csv", str(tmp_path / "out.csv"), "--json", "--top", "2"]) == 2
     captured = capsys.readouterr()
     assert "bad.png: not a readable image" in captured.err
@@ -178,6 +184,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_line(tiny_config, tmp_pat
     folder = RunFolder.create(tmp_path / "run", config, job.network.class_names, job.network.preprocessing)
     with pytest.raises(RunFailed, match=r"the training loss is (nan|inf) by step \d+: lower optim.peak_lr \(1e\+30\)"):
         train(job, folder, StopRequest())
+
+
+def test_a_validation_loss_that_is_not_finite_is_not_recorded(tiny_config, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("jaxcnn.loop.evaluate", lambda *_: {"loss": math.inf, "top1": 0.1, "top5": 0.5, "examples": 70})
+    job = build_job(tiny_config)
+    folder = RunFolder.create(tmp_path / "run", tiny_config, job.network.class_names, job.network.preprocessing)
+    with pytest.raises(RunFailed, match="the validation loss is inf at step 7"):
+        train(job, folder, StopRequest())
+    assert folder.metrics() == []
 
 
 def test_nothing_compiles_after_the_first_epoch(tiny_config, tmp_path, monkeypatch) -> None:

@@ -132,11 +132,11 @@ def _train(
             raise InputError(f"--profile {options.profile}: the run has {job.total_steps} steps")
         network = job.network
         folder = held or RunFolder.create(path, config, network.class_names, network.preprocessing)
-        folder.lock()
-        if held is None:
-            folder.write_json("environment.json", runtime.environment())
-        log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
-        return train(job, folder, stop, trace=trace, started=started), path
+        with folder.locked():
+            if held is None:
+                folder.write_json("environment.json", runtime.environment())
+            log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
+            return train(job, folder, stop, trace=trace, started=started), path
 
 
 def _summary(result: dict[str, Any], path: Path) -> str:
