@@ -129,6 +129,9 @@ def test_compare_names_the_first_layer_and_the_reason(
     out = compared({"layer2.0.bn1.running_mean": tensors["layer2.0.bn1.running_mean"] + 1}, {})
     assert "backbone/stage2/block1/norm1" in out
     assert "momentum" in out
+    assert main(["weights", "compare", str(run), str(tmp_path / "other.safetensors"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["differences"][0]["layer"] == "backbone/stage2/block1/norm1"
 
 
 def test_an_imported_run_is_itself_a_source(file: Path, tmp_path: Path) -> None:

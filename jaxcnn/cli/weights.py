@@ -1,9 +1,10 @@
 """`jaxcnn weights import|export|compare`: weights from PyTorch, timm and Keras, and for them."""
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,7 @@ def _add_compare(commands: Any) -> None:
     parser.add_argument("b", metavar="B", help="run folder, or a file or hub name that goes through the network of A")
     parser.add_argument("--tolerance", type=float, default=1e-3, metavar="X", help="relative (default: 1e-3)")
     parser.add_argument("--images", type=int, default=4, metavar="N", help="random images to compare on (default: 4)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
 def _compare(options: Any, rest: list[str]) -> int:
@@ -159,6 +161,9 @@ def _compare(options: Any, rest: list[str]) -> int:
     ours = Side(loaded.model, loaded.variables, loaded.network.preprocessing)
     images = sample_images(ours.preprocessing, options.images)
     found, count, largest = compare(ours, _other_side(options.b, ours), images, options.tolerance)
+    if options.json:
+        print(json.dumps({"differences": [asdict(one) for one in found], "layers": count, "largest_equal": largest}))
+        return 0
     for difference in found:
         print(difference)
     if not found:
