@@ -26,6 +26,8 @@ def plot_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
         loss.plot(at, [figures["loss"] for _, figures in have], **style)
         accuracy.plot(at, [100 * figures["top1"] for _, figures in have], **style)
     loss.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="loss")
+    for format_ticks in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
+        format_ticks("{x:g}")
     accuracy.set(xlabel="epoch", ylabel="top-1 (%)")
     rate = loss.twinx()
     rate.plot(epochs, [line["learning_rate"] for line in lines], color="#bbbbbb", linestyle="--", linewidth=1)

@@ -108,7 +108,7 @@ def killed(config: TrainConfig, path: Path, kills: int, rng: random.Random) -> i
 
 def slowed(config: TrainConfig) -> TrainConfig:
     """Long enough to be killed in."""
-    return with_fields(config, train__epochs=120.0, train__save_every_epochs=3)
+    return with_fields(config, train__epochs=500.0, train__save_every_epochs=4, evaluation__every_epochs=4)
 
 
 @pytest.mark.slow
