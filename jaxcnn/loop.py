@@ -245,7 +245,7 @@ class Trainer:
         result = {
             **figures,
             "best_step": best,
-            "best_epoch": best / job.steps_per_epoch,
+            "best_epoch": next((line["epoch"] for line in lines if line["step"] == best), None),
             "final": {"step": self.step, "train": lines[-1]["train"] if lines else None, **final},
             "examples": {name: len(arrays) for name, arrays in job.data.items()},
             "parameters": job.network.num_parameters,
