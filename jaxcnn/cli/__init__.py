@@ -1,5 +1,7 @@
 """The command line: `jaxcnn COMMAND ...`, one file a command."""
 
+import atexit
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,7 +43,8 @@ def guarded(action: Callable[[], int]) -> int:
     except Interrupted as interruption:
         return _tell(str(interruption), EXIT_INTERRUPTED)
     except RunFailed as failure:
-        sys.unraisablehook = lambda _: None  # background threads that were cut off have nothing to add
+        # Threads of orbax that a full disk has cut off print while the interpreter ends, and have nothing to add.
+        atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno()))
         return _tell(f"error: {failure}", EXIT_INTERNAL)
     except KeyboardInterrupt:
         return _tell("interrupted; nothing was saved since the last checkpoint", 130)
