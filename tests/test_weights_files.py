@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jaxcnn.config import ModelConfig
 from jaxcnn.errors import InputError
 from jaxcnn.paths import flatten
 from jaxcnn.weights.exporter import to_torch
@@ -182,6 +183,6 @@ def test_export_is_the_inverse_of_import(arch: str, tmp_path: Path) -> None:
     tensors = state_dict(arch, dialect)
     save_file(tensors, tmp_path / "there.safetensors", {"mean": json.dumps([0.5] * 3)})
     network, fitted = imported(tmp_path / "there.safetensors", arch, 64)
-    back = to_torch(filled(network.shapes, fitted), "timm")
+    back = to_torch(filled(network.shapes, fitted), "timm", ModelConfig(arch), network.model)
     assert back.keys() == tensors.keys()
     assert all(np.array_equal(back[name], array) for name, array in tensors.items())

@@ -135,12 +135,12 @@ def _export(options: Any, rest: list[str]) -> int:
     from jaxcnn.weights.exporter import check_target, metadata_of, to_torch, write_safetensors
 
     check_target(options.file)
-    arch = RunFolder(options.run).config.model.name
+    config = RunFolder(options.run).config.model
     loaded = load_run(options.run, options.checkpoint)
-    tensors = to_torch(loaded.variables, options.format)
-    metadata = metadata_of(loaded.network.preprocessing, loaded.class_names, arch)
+    tensors = to_torch(loaded.variables, options.format, config, loaded.model)
+    metadata = metadata_of(loaded.network.preprocessing, loaded.class_names, config.name)
     write_safetensors(options.file, tensors, metadata)
-    print(f"{options.file}: {arch}, {len(tensors)} tensors under the names of {options.format}")
+    print(f"{options.file}: {config.name}, {len(tensors)} tensors under the names of {options.format}")
     return 0
 
 
