@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxcnn.config import ModelConfig
+from jaxcnn.config import DataConfig, ModelConfig
 from jaxcnn.errors import InputError
 from jaxcnn.paths import flatten
 from jaxcnn.weights.exporter import to_torch
-from jaxcnn.weights.files import Hints, read_weights
+from jaxcnn.weights.files import Hints, Weights, read_weights
+from jaxcnn.weights.imported_run import class_names_of
 from jaxcnn.weights.importer import filled, fit, preprocessing_for
 from jaxcnn.weights.torch_files import pickled_names
 from tests.golden.rebuild import imported, network_of, state_dict
@@ -165,6 +166,31 @@ def test_a_head_of_other_classes_starts_anew_and_the_rest_is_kept(tmp_path: Path
     leaves = flatten(filled(drawn, fitted))
     assert (leaves["params/head/kernel"] == 5).all()
     assert np.array_equal(leaves["params/backbone/stem/conv/kernel"], resnet20["conv1.weight"].transpose(2, 3, 1, 0))
+
+
+@pytest.mark.parametrize("left_out", ["linear.bias", "linear.weight"])
+def test_an_incomplete_head_is_missing_and_not_drawn_anew(left_out: str, tmp_path: Path, resnet20: dict) -> None:
+    partial = {name: array for name, array in resnet20.items() if name != left_out}
+    save_file(partial, tmp_path / "partial.safetensors")
+    with pytest.raises(InputError, match=f"1 missing: {left_out}"):
+        imported(tmp_path / "partial.safetensors", "resnet20", 32)
+    assert len(class_names_of(read_weights(str(tmp_path / "partial.safetensors")), None, DataConfig())) == 10
+
+
+def test_a_file_without_a_head_gives_a_backbone(tmp_path: Path, resnet20: dict) -> None:
+    save_file({n: a for n, a in resnet20.items() if not n.startswith("linear.")}, tmp_path / "body.safetensors")
+    assert set(imported(tmp_path / "body.safetensors", "resnet20", 32)[1].anew) == {
+        "params/head/kernel",
+        "params/head/bias",
+    }
+
+
+def test_an_incomplete_neck_is_missing(tmp_path: Path) -> None:
+    shapes = flatten(network_of("vgg11", 224, given=ModelConfig(neck="dense", width=8)).shapes)
+    tensors = {path: np.ones(leaf.shape, np.float32) for path, leaf in shapes.items()}
+    del tensors["params/neck/fc2/bias"]
+    with pytest.raises(InputError, match="1 missing: params/neck/fc2/bias"):
+        fit(Weights("here", tensors), shapes, "vgg11")
 
 
 def test_colour_weights_are_summed_for_grey_images(tmp_path: Path, resnet20: dict) -> None:

@@ -13,7 +13,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.run_folder import RunFolder, check_free
 from jaxcnn.weights.files import Weights
 from jaxcnn.weights.importer import preprocessing_for
-from jaxcnn.weights.names import HEAD_BIASES
+from jaxcnn.weights.names import count_classes
 
 IMAGENET_CLASSES = 1000
 KERAS_RESNET = "conv1_conv.kernel"  # the name tells where a ResNet is from
@@ -33,8 +33,7 @@ def class_names_of(weights: Weights, given: str | None, data: DataConfig) -> tup
       data: where data sets are.
     """
     if given is None:
-        heads = [weights.tensors[name] for name in HEAD_BIASES if name in weights.tensors]
-        return weights.class_names or numbered(heads[0].size if heads else IMAGENET_CLASSES)
+        return weights.class_names or numbered(count_classes(weights.tensors) or IMAGENET_CLASSES)
     if given.isdecimal() and int(given) > 0:
         return numbered(int(given))
     if Path(given).is_file():
