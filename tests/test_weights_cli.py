@@ -158,6 +158,41 @@ def test_a_bad_file_is_one_line_and_exit_code_2(name: str, tmp_path: Path, capsy
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--std", "0", "0", "0", "--mean", "0", "0", "0"],
+        ["--image-size", "0"],
+        ["--model.stem", "deep", "--model.width", "1"],
+    ],
+)
+def test_a_bad_value_is_one_line_and_exit_code_2(
+    more: list[str], file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["weights", "import", str(file), "--arch", "resnet8", "--out", str(tmp_path / "run"), *more]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--images", "0"], ["--images", "-1"], ["--tolerance", "nan"], ["--tolerance", "0"], ["--tolerance", "inf"]],
+)
+def test_compare_refuses_what_compares_nothing(more: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(["weights", "compare", "a", "b", *more]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {more[0]}")
+
+
+@pytest.mark.parametrize("text", ['{"a": 0}', '["a", 1]', "cat\ncat", "", "[]"])
+def test_class_names_that_are_none_are_told_in_one_line(
+    text: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    names = tmp_path / "names"
+    names.write_text(text)
+    more = ["--arch", "resnet8", "--out", str(tmp_path / "run"), "--classes", str(names)]
+    assert main(["weights", "import", str(file), *more]) == 2
+    assert f"--classes {names}: what it holds is not" in capsys.readouterr().err
+
+
 def test_the_crop_keeps_its_share_of_the_resized_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (96, 64, 3), np.uint8)
     cropped = resize_and_centre_crop(image, 56, 56, crop_share=0.875)

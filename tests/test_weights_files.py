@@ -18,7 +18,7 @@ from jaxcnn.paths import flatten
 from jaxcnn.weights.exporter import to_torch
 from jaxcnn.weights.files import Hints, Weights, read_weights
 from jaxcnn.weights.imported_run import class_names_of
-from jaxcnn.weights.importer import filled, fit, preprocessing_for
+from jaxcnn.weights.importer import filled, fit, preprocessing_for, statistics_told
 from jaxcnn.weights.torch_files import pickled_names
 from tests.golden.rebuild import imported, network_of, state_dict
 
@@ -132,6 +132,55 @@ def test_half_precision_is_widened_and_metadata_kept(tmp_path: Path) -> None:
     assert weights.hints == Hints((0.5, 0.0, 0.2), (1.0, 1.0, 1.0), "BGR")
     assert weights.class_names == ("a", "b")
     assert preprocessing_for(weights.hints, (8, 8, 3)).mean == (0.2, 0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("class_names", "5"),
+        ("class_names", '["a", 3]'),
+        ("class_names", '["a", "a"]'),
+        ("mean", '"abc"'),
+        ("mean", '[0.5, "x", 1]'),
+        ("std", "[true]"),
+        ("mean", "[0.5"),
+        ("image_size", "0"),
+        ("crop_share", "1.5"),
+    ],
+)
+def test_metadata_of_another_kind_is_told_in_one_line(name: str, value: str, tmp_path: Path) -> None:
+    save_file({"x": np.zeros(2, np.float32)}, tmp_path / "told.safetensors", {name: value})
+    with pytest.raises(InputError, match=f"its metadata has {name}") as caught:
+        read_weights(str(tmp_path / "told.safetensors"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "hints",
+    [
+        Hints(std=(0.0, 0.1, 0.1)),
+        Hints(std=(-0.1, 0.1, 0.1)),
+        Hints(std=(float("nan"), 0.1, 0.1)),
+        Hints(mean=(float("inf"), 0.1, 0.1)),
+    ],
+)
+def test_statistics_that_no_image_can_be_divided_by_are_refused(hints: Hints) -> None:
+    with pytest.raises(InputError, match="a std above 0"):
+        preprocessing_for(hints, (8, 8, 3))
+
+
+def test_whose_mean_and_std_are_taken_is_told_of_each() -> None:
+    three = (0.5, 0.5, 0.5)
+    assert statistics_told(Hints(three, three)) == "the source's own"
+    assert "own mean, ImageNet's std" in statistics_told(Hints(mean=three))
+    assert "own std, ImageNet's mean" in statistics_told(Hints(std=three))
+    assert "ImageNet's, the source" in statistics_told(Hints())
+
+
+def test_a_parameter_that_asks_for_its_gradient_is_read(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    torch.save({"x": torch.nn.Parameter(torch.ones(2))}, tmp_path / "model.pth")
+    assert np.array_equal(read_weights(str(tmp_path / "model.pth")).tensors["x"], np.ones(2, np.float32))
 
 
 def test_another_architecture_is_told_with_both_sides_of_the_names(tmp_path: Path, resnet20: dict) -> None:

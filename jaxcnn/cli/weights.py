@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -74,7 +75,7 @@ def _import(options: Any, rest: list[str]) -> int:
     from jaxcnn.paths import flatten
     from jaxcnn.run_folder import RunFolder, check_free, is_run
     from jaxcnn.weights import imported_run
-    from jaxcnn.weights.importer import filled, fit
+    from jaxcnn.weights.importer import filled, fit, statistics_told
 
     check_free(options.out)
     given = _overrides(rest, RunFolder(options.source).config.model if is_run(options.source) else ModelConfig())
@@ -91,7 +92,7 @@ def _import(options: Any, rest: list[str]) -> int:
     for note in fitted.notes:
         LOG.info(note)
     rounded = [tuple(round(value, 4) for value in values) for values in (preprocessing.mean, preprocessing.std)]
-    told = "its own" if weights.hints.mean else "ImageNet's, the source does not say"
+    told = statistics_told(weights.hints)
     LOG.info(f"images {preprocessing.image_shape}, mean {rounded[0]}, std {rounded[1]} ({told})")
     print(
         f"{folder.path}: {options.arch}, {network.num_parameters:,} parameters, {len(fitted.leaves)} tensors imported"
@@ -115,6 +116,8 @@ def _with_hints(weights: Any, options: Any) -> Any:
         "crop_share": options.crop_share,
         "channel_order": options.channel_order,
     }
+    if options.image_size is not None and options.image_size < 1:
+        raise InputError(f"--image-size {options.image_size}: at least 1 pixel")
     if (options.mean is None) != (options.std is None):
         raise InputError("--mean and --std belong together: give both")
     hints = replace(weights.hints, **{name: value for name, value in given.items() if value is not None})
@@ -157,6 +160,10 @@ def _compare(options: Any, rest: list[str]) -> int:
     from jaxcnn.predict import load_run
     from jaxcnn.weights.compare import Side, compare, sample_images
 
+    if options.images < 1:
+        raise InputError(f"--images {options.images}: at least 1")
+    if not (math.isfinite(options.tolerance) and options.tolerance > 0):
+        raise InputError(f"--tolerance {options.tolerance}: a finite number above 0")
     loaded = load_run(options.a)
     ours = Side(loaded.model, loaded.variables, loaded.network.preprocessing)
     images = sample_images(ours.preprocessing, options.images)
@@ -189,7 +196,7 @@ def _other_side(place: str, ours: Any) -> Any:
     fitted = fit(weights, flatten(ours.variables), "the network of A")
     for note in fitted.notes:
         LOG.info(f"{place}: {note}")
-    told = weights.hints.mean is not None
+    told = weights.hints.mean is not None or weights.hints.std is not None
     shape = ours.preprocessing.image_shape
     preprocessing = preprocessing_for(weights.hints, shape) if told else ours.preprocessing
     return Side(ours.model, filled(ours.variables, fitted), preprocessing)

@@ -11,7 +11,7 @@ from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import DataConfig, ModelConfig, OptimConfig, Preprocessing, TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.run_folder import RunFolder, check_free
-from jaxcnn.weights.files import Weights
+from jaxcnn.weights.files import Weights, checked_names
 from jaxcnn.weights.importer import preprocessing_for
 from jaxcnn.weights.names import count_classes
 
@@ -47,13 +47,11 @@ def class_names_of(weights: Weights, given: str | None, data: DataConfig) -> tup
 def _names_in_file(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text()
-        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
-        names = tuple(name.strip() for name in names if name.strip())
-    except (OSError, ValueError, AttributeError) as error:
+        is_json = text.lstrip().startswith(("[", "{"))
+        names = json.loads(text) if is_json else [line for line in text.split("\n") if line.strip()]
+    except (OSError, ValueError) as error:
         raise InputError(f"--classes {path}: {error}") from None
-    if len(set(names)) != len(names) or not names:
-        raise InputError(f"--classes {path}: one name a line, none of them twice; it has {len(names)}")
-    return names
+    return checked_names(names, f"--classes {path}: what it holds is")
 
 
 def model_config(arch: str, weights: Weights, given: ModelConfig) -> ModelConfig:

@@ -5,6 +5,7 @@ classes or another kind of head), the channels of the image (RGB weights on grey
 the channels (BGR weights are turned, so that the network always takes RGB).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -169,7 +170,7 @@ def preprocessing_for(hints: Hints, image_shape: tuple[int, int, int], crop_shar
       crop_share: of the preprocessing.
 
     Raises:
-      InputError: the source has not one value a channel.
+      InputError: the source has not one value a channel, or one that is not finite, or a std that is not above 0.
     """
     mean, std = hints.mean or IMAGENET_MEAN, hints.std or IMAGENET_STD
     if hints.channel_order == "BGR":
@@ -178,4 +179,16 @@ def preprocessing_for(hints: Hints, image_shape: tuple[int, int, int], crop_shar
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
     if not len(mean) == len(std) == image_shape[2]:
         raise InputError(f"{mean=} and {std=}: one value a channel is needed, and the images have {image_shape[2]}")
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise InputError(f"{mean=} and {std=}: finite numbers are needed, and a std above 0")
     return Preprocessing(image_shape, mean, std, "grey" if image_shape[2] == 1 else "RGB", crop_share)
+
+
+def statistics_told(hints: Hints) -> str:
+    """Returns whose mean and std `preprocessing_for` takes, in a few words."""
+    if hints.mean and hints.std:
+        return "the source's own"
+    if hints.mean or hints.std:
+        own, other = ("mean", "std") if hints.mean else ("std", "mean")
+        return f"the source's own {own}, ImageNet's {other}, of which it says nothing"
+    return "ImageNet's, the source says nothing of them"
