@@ -129,6 +129,13 @@ def test_compare_names_the_first_layer_and_the_reason(
     out = compared({"layer2.0.bn1.running_mean": tensors["layer2.0.bn1.running_mean"] + 1}, {})
     assert "backbone/stage2/block1/norm1" in out
     assert "momentum" in out
+    seven = {"linear.weight": np.ones((7, 64), np.float32), "linear.bias": np.ones(7, np.float32)}
+    out = compared(seven, {"image_size": "40"})
+    assert "not compared, since" in out
+    assert "params/head/kernel" in out
+    assert "image size: (32, 32) in one, (40, 40) in the other" in out
+    assert "with equal inputs there is no difference" in out
+    compared({"layer2.0.bn1.running_mean": tensors["layer2.0.bn1.running_mean"] + 1}, {})
     assert main(["weights", "compare", str(run), str(tmp_path / "other.safetensors"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["differences"][0]["layer"] == "backbone/stage2/block1/norm1"

@@ -167,10 +167,14 @@ def _compare(options: Any, rest: list[str]) -> int:
     loaded = load_run(options.a)
     ours = Side(loaded.model, loaded.variables, loaded.network.preprocessing)
     images = sample_images(ours.preprocessing, options.images)
-    found, count, largest = compare(ours, _other_side(options.b, ours), images, options.tolerance)
+    theirs, anew = _other_side(options.b, ours)
+    found, count, largest = compare(ours, theirs, images, options.tolerance, anew)
     if options.json:
-        print(json.dumps({"differences": [asdict(one) for one in found], "layers": count, "largest_equal": largest}))
+        told = {"differences": [asdict(one) for one in found], "layers": count, "largest_equal": largest}
+        print(json.dumps({**told, "not_compared": anew}))
         return 0
+    if anew:
+        print(f"not compared, since {options.b} has no weights for them: {', '.join(anew)}")
     for difference in found:
         print(difference)
     if not found:
@@ -180,8 +184,8 @@ def _compare(options: Any, rest: list[str]) -> int:
     return 0
 
 
-def _other_side(place: str, ours: Any) -> Any:
-    """B as a run of its own, or a file whose weights go through the network of A."""
+def _other_side(place: str, ours: Any) -> tuple[Any, tuple[str, ...]]:
+    """B as a run of its own, or a file whose weights go through the network of A; and what the file does not fill."""
     from jaxcnn.paths import flatten
     from jaxcnn.predict import load_run
     from jaxcnn.run_folder import is_run
@@ -191,12 +195,17 @@ def _other_side(place: str, ours: Any) -> Any:
 
     if is_run(place):
         loaded = load_run(place)
-        return Side(loaded.model, loaded.variables, loaded.network.preprocessing)
+        return Side(loaded.model, loaded.variables, loaded.network.preprocessing), ()
     weights = read_weights(place)
     fitted = fit(weights, flatten(ours.variables), "the network of A")
     for note in fitted.notes:
         LOG.info(f"{place}: {note}")
-    told = weights.hints.mean is not None or weights.hints.std is not None
-    shape = ours.preprocessing.image_shape
-    preprocessing = preprocessing_for(weights.hints, shape) if told else ours.preprocessing
-    return Side(ours.model, filled(ours.variables, fitted), preprocessing)
+    hints, preprocessing = weights.hints, ours.preprocessing
+    if hints.mean or hints.std:
+        preprocessing = preprocessing_for(hints, preprocessing.image_shape, preprocessing.crop_share)
+    if hints.image_size:
+        shape = (hints.image_size, hints.image_size, preprocessing.image_shape[2])
+        preprocessing = replace(preprocessing, image_shape=shape)
+    if hints.crop_share:
+        preprocessing = replace(preprocessing, crop_share=hints.crop_share)
+    return Side(ours.model, filled(ours.variables, fitted), preprocessing), fitted.anew
