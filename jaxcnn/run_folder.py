@@ -85,6 +85,11 @@ class RunFolder:
         return (self.path / "weights.json").is_file()
 
     @property
+    def has_data(self) -> bool:
+        """Whether the data set of the config is the run's own; weights from elsewhere may have come without one."""
+        return not self.is_imported or read_json(dict[str, Any], self.path / "weights.json").get("data") is not None
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

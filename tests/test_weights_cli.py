@@ -46,9 +46,22 @@ def test_an_imported_run_is_evaluated_on_a_data_set_with_as_many_classes(
     assert told.class_names[3] == "class 3"
     data = ["--data.data-dir", digits_dir, "--data.test-split", "test[:50]"]
     capsys.readouterr()
+    assert main(["evaluate", str(run), *data]) == 2
+    assert capsys.readouterr().err == f"error: {run} was imported without a data set: give --data.name NAME\n"
+    data += ["--data.name", "mnist5k"]
     assert main(["evaluate", str(run), *data, "--evaluation.batch-size", "25", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert (figures["examples"], figures["step"]) == (50, 0)
+
+
+def test_a_run_with_the_classes_of_a_data_set_is_evaluated_on_it(
+    file: Path, tmp_path: Path, digits_dir: str, capsys: pytest.CaptureFixture
+) -> None:
+    grey = ["--channels", "1", "--image-size", "28"]
+    run = imported(file, tmp_path / "run", *grey, "--classes", "mnist5k", "--data-dir", digits_dir)
+    assert RunFolder(run).has_data
+    assert main(["evaluate", str(run), "--data.test-split", "test[:50]", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["examples"] == 50
 
 
 def test_what_was_imported_is_not_resumed(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

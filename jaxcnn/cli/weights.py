@@ -82,12 +82,15 @@ def _import(options: Any, rest: list[str]) -> int:
     weights = _with_hints(read_start(options.source), options)
     data = DataConfig(data_dir=options.data_dir)
     names = imported_run.class_names_of(weights, options.classes, data)
+    data_set = options.classes if imported_run.is_data_set(options.classes) else None
+    data = replace(data, name=data_set or data.name)
     preprocessing = check(imported_run.preprocessing_of(weights, options.image_size, options.channels), "command line")
     config = imported_run.import_config(imported_run.model_config(options.arch, weights, given), data)
     network = build_network(check(config, "command line"), preprocessing, names)
     fitted = fit(weights, flatten(network.shapes), f"--arch {options.arch}")
     variables = filled(initial_variables(config, network) if fitted.anew else network.shapes, fitted)
-    origin = {"source": options.source, "arch": options.arch, "names": fitted.dialect, "notes": fitted.notes}
+    origin = {"source": options.source, "arch": options.arch, "names": fitted.dialect, "data": data_set}
+    origin["notes"] = fitted.notes
     folder = imported_run.write_run(options.out, config, names, preprocessing, variables, origin)
     for note in fitted.notes:
         LOG.info(note)

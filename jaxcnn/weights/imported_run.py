@@ -44,6 +44,11 @@ def class_names_of(weights: Weights, given: str | None, data: DataConfig) -> tup
     return open_source(builder, next(iter(builder.info.splits)), "--classes").class_names
 
 
+def is_data_set(classes: str | None) -> bool:
+    """Returns whether what was given for class names is neither nothing, nor a number, nor a file."""
+    return classes is not None and not classes.isdecimal() and not Path(classes).is_file()
+
+
 def _names_in_file(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text()
