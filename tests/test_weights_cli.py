@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 
 import jax
@@ -12,10 +13,12 @@ from safetensors.numpy import load_file, save_file
 
 from jaxcnn.build import build_job
 from jaxcnn.cli import main
-from jaxcnn.config import TrainConfig
+from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.data.decode import resize_and_centre_crop
+from jaxcnn.network import build_network, initial_variables
 from jaxcnn.predict import load_run
 from jaxcnn.run_folder import RunFolder
+from jaxcnn.weights.imported_run import numbered
 from tests.golden.rebuild import state_dict
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.25, 0.25, 0.25]
@@ -119,6 +122,25 @@ def test_init_from_a_file_takes_its_weights_and_statistics(
     assert job.data["train"].images.shape[1:] == (28, 28, 3)
     kernel = job.initial_state().params["backbone"]["stem"]["conv"]["kernel"]
     assert np.array_equal(kernel, tensors["conv1.weight"].transpose(2, 3, 1, 0))
+
+
+def test_init_from_tells_that_a_kept_head_was_for_other_classes(
+    file: Path,
+    tmp_path: Path,
+    tiny_config: TrainConfig,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(f"thing {label}" for label in range(10)))
+    run = imported(file, tmp_path / "run", "--classes", str(tmp_path / "names.txt"))
+    model = dataclasses.replace(tiny_config.model, width=16)
+    config = dataclasses.replace(tiny_config, model=model, init_from=str(run))
+    network = build_network(config, Preprocessing((28, 28, 1), (0.5,), (0.5,)), numbered(10))
+    monkeypatch.setattr(logging.getLogger("jaxcnn"), "propagate", True)
+    with caplog.at_level("INFO", logger="jaxcnn"):
+        variables = initial_variables(config, network)
+    assert "the head is kept, but its class 0 was 'thing 0' and is 'class 0' now" in caplog.text
+    assert np.array_equal(variables["params"]["head"]["kernel"], load_run(run).variables["params"]["head"]["kernel"])
 
 
 def test_compare_names_the_first_layer_and_the_reason(
