@@ -19,6 +19,7 @@ from jaxcnn.weights.exporter import to_torch
 from jaxcnn.weights.files import Hints, Weights, read_weights
 from jaxcnn.weights.imported_run import class_names_of
 from jaxcnn.weights.importer import filled, fit, preprocessing_for, statistics_told
+from jaxcnn.weights.report import Report
 from jaxcnn.weights.torch_files import pickled_names
 from tests.golden.rebuild import imported, network_of, state_dict
 
@@ -194,6 +195,12 @@ def test_another_architecture_is_told_with_both_sides_of_the_names(tmp_path: Pat
         imported(tmp_path / "resnet20.safetensors", "resnet8", 32)
     with pytest.raises(InputError, match=r"mismatched: layer1\.0\.conv1\.weight is \(16, 16, 3, 3\), exp"):
         imported(tmp_path / "resnet20.safetensors", "resnet18", 32)
+
+
+def test_a_report_lists_twenty_names_and_counts_the_others() -> None:
+    names = [f"layer{number}" for number in range(25)]
+    assert str(Report(missing=names[:20])) == f"20 missing: {', '.join(names[:20])}"
+    assert str(Report(missing=names)) == f"25 missing: {', '.join(names[:20])} and 5 more"
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path: Path, resnet20: dict) -> None:
