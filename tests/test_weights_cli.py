@@ -72,6 +72,7 @@ def test_what_was_imported_is_not_resumed(file: Path, tmp_path: Path, capsys: py
     assert main(["train", "--workdir", str(run), "--resume"]) == 2
     assert "--init-from" in capsys.readouterr().err
     assert main(["weights", "import", str(file), "--arch", "resnet8", "--out", str(run)]) == 2
+    assert capsys.readouterr().err == f"error: --out {run} already holds a run: choose another\n"
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "resnet-8"])

@@ -16,7 +16,7 @@ from jaxcnn.config import DataConfig, ModelConfig
 from jaxcnn.errors import InputError
 from jaxcnn.paths import flatten
 from jaxcnn.weights.exporter import to_torch
-from jaxcnn.weights.files import Hints, Weights, read_weights
+from jaxcnn.weights.files import Hints, Weights, read_weights, unwrap_names
 from jaxcnn.weights.imported_run import class_names_of
 from jaxcnn.weights.importer import filled, fit, preprocessing_for, statistics_told
 from jaxcnn.weights.report import Report
@@ -195,6 +195,24 @@ def test_another_architecture_is_told_with_both_sides_of_the_names(tmp_path: Pat
         imported(tmp_path / "resnet20.safetensors", "resnet8", 32)
     with pytest.raises(InputError, match=r"mismatched: layer1\.0\.conv1\.weight is \(16, 16, 3, 3\), exp"):
         imported(tmp_path / "resnet20.safetensors", "resnet18", 32)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "timm/", "timm/resnet 50", "timm/a/b", "timm/a..b"])
+def test_a_malformed_hub_name_is_told_as_such(name: str) -> None:
+    with pytest.raises(InputError, match=f"hf-hub:{name} is no hub name: expected hf-hub:OWNER/NAME"):
+        read_weights(f"hf-hub:{name}")
+
+
+def test_prefixes_of_wrappers_are_taken_off_one_after_the_other() -> None:
+    assert unwrap_names({"module.model.a": 1, "module.model.b": 2}) == {"a": 1, "b": 2}
+    assert unwrap_names({"model.module.a": 1}) == {"a": 1}
+    assert unwrap_names({"model.a": 1, "b": 2}) == {"model.a": 1, "b": 2}
+
+
+def test_pth_tar_is_a_checkpoint(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    torch.save({"state_dict": {"x": torch.ones(2)}}, tmp_path / "model.pth.tar")
+    assert read_weights(str(tmp_path / "model.pth.tar")).tensors["x"].shape == (2,)
 
 
 def test_a_report_lists_twenty_names_and_counts_the_others() -> None:

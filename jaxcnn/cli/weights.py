@@ -49,7 +49,7 @@ def _add_import(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "source", metavar="FILE_OR_HUB", help=".safetensors, .pth, .pt, .th, .h5, hf-hub:OWNER/NAME, or a run"
+        "source", metavar="FILE_OR_HUB", help=".safetensors, .pth, .pth.tar, .pt, .th, .h5, hf-hub:OWNER/NAME, or a run"
     )
     parser.add_argument(
         "--arch", required=True, metavar="NAME", help="network: resnet50, resnet20, vgg16, vgg16_bn, ..."
@@ -77,7 +77,7 @@ def _import(options: Any, rest: list[str]) -> int:
     from jaxcnn.weights import imported_run
     from jaxcnn.weights.importer import filled, fit, statistics_told
 
-    check_free(options.out)
+    check_free(options.out, "--out")
     given = _overrides(rest, RunFolder(options.source).config.model if is_run(options.source) else ModelConfig())
     weights = _with_hints(read_start(options.source), options)
     data = DataConfig(data_dir=options.data_dir)

@@ -55,7 +55,7 @@ def read_weights(place: str) -> Weights:
 
         return read_hub(place)
     path = Path(place)
-    suffix = path.suffix.lower()
+    suffix = ".pth" if path.name.lower().endswith(".pth.tar") else path.suffix.lower()  # a name, not an archive
     if path.is_dir():
         raise InputError(f"{place} is a folder, neither a run nor a file of weights")
     if not path.is_file():
@@ -135,10 +135,10 @@ def _is_number(value: Any) -> bool:
 
 
 def unwrap_names(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Returns the tensors without the prefix `module.` that DataParallel puts before each name."""
-    prefix = "module."
-    if tensors and all(name.startswith(prefix) for name in tensors):
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    """Returns the tensors without `module.` (DataParallel) or `model.` (Lightning) where each name begins with it."""
+    for prefix in ("module.", "model.", "module."):
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
 
 

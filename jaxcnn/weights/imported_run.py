@@ -122,7 +122,7 @@ def write_run(
     Raises:
       InputError: the folder exists and is not empty, or cannot be made.
     """
-    check_free(out)
+    check_free(out, "--out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
