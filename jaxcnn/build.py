@@ -32,7 +32,7 @@ from jaxcnn.training.partition import partition
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
-from jaxcnn.weights.importer import preprocessing_for
+from jaxcnn.weights.importer import preprocessing_for, statistics_told
 
 LOG = logging.getLogger("jaxcnn")
 
@@ -110,8 +110,7 @@ def build_job(config: TrainConfig, run: RunFolder | None = None) -> Job:
         preprocessing = _held_preprocessing(run, config, preprocessing, class_names)
     elif start is not None:  # what the weights were trained with counts, not what the new images are like
         preprocessing = preprocessing_for(start.hints, shape)
-        told = "those of init_from" if start.hints.mean else "ImageNet's, since init_from does not say its own"
-        LOG.info(f"mean and std of the images: {told}")
+        LOG.info(f"mean and std of the images: those of init_from ({statistics_told(start.hints)})")
     network = build_network(config, preprocessing, class_names)
     _log_choices(config, network, splits, mesh)
     return _assemble(config, network, mesh, {name: meshes.replicate(mesh, value) for name, value in arrays.items()})

@@ -89,8 +89,8 @@ def initial_variables(config: TrainConfig, network: Network) -> dict[str, Any]:
     variables = {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})}
     if config.init_from is None:
         return variables
-    fitted = fit_start(config, variables)[1]
-    for note in fitted.notes:
+    weights, fitted = fit_start(config, variables)
+    for note in (*fitted.notes, *_other_names(weights, fitted, network.class_names)):
         LOG.info(f"init_from {config.init_from}: {note}")
     return filled(variables, fitted)
 
@@ -100,6 +100,15 @@ def fit_start(config: TrainConfig, shapes: dict[str, Any]) -> tuple[Weights, Fit
     assert config.init_from is not None
     weights = dataclasses.replace(read_start(config.init_from), place=f"init_from={config.init_from!r}")
     return weights, fit(weights, flatten(shapes), f"model.name={config.model.name!r}")
+
+
+def _other_names(weights: Weights, fitted: Fitted, names: tuple[str, ...]) -> list[str]:
+    """A note where the head is kept, but was trained for classes of other names."""
+    theirs = weights.class_names
+    if theirs is None or theirs == numbered(len(theirs)) or theirs == names or "params/head/kernel" in fitted.anew:
+        return []
+    label = next((label for label, pair in enumerate(zip(theirs, names, strict=False)) if pair[0] != pair[1]), 0)
+    return [f"the head is kept, but its class {label} was {theirs[label]!r} and is {names[label]!r} now"]
 
 
 def read_start(place: str) -> Weights:

@@ -85,6 +85,11 @@ class RunFolder:
         return (self.path / "weights.json").is_file()
 
     @property
+    def has_data(self) -> bool:
+        """Whether the data set of the config is the run's own; weights from elsewhere may have come without one."""
+        return not self.is_imported or read_json(dict[str, Any], self.path / "weights.json").get("data") is not None
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -155,13 +160,14 @@ def is_run(path: str | Path) -> bool:
     return (Path(path) / "config.json").is_file()
 
 
-def check_free(path: str | Path) -> None:
-    """Raises InputError unless a new run can be made at `path`: an existing run is never overwritten."""
+def check_free(path: str | Path, flag: str = "--workdir") -> None:
+    """Raises InputError unless a new run can be made at `path`, given by `flag`: a run is never overwritten."""
     path = Path(path)
     if is_run(path):
-        raise InputError(f"{path} already holds a run: go on with it by --workdir {path} --resume, or choose another")
+        resume = f"go on with it by --workdir {path} --resume, or " if flag == "--workdir" else ""
+        raise InputError(f"{flag} {path} already holds a run: {resume}choose another")
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise InputError(f"--workdir {path} exists and is not an empty folder: choose another")
+        raise InputError(f"{flag} {path} exists and is not an empty folder: choose another")
 
 
 def _umask() -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 
 import jax
@@ -12,10 +13,12 @@ from safetensors.numpy import load_file, save_file
 
 from jaxcnn.build import build_job
 from jaxcnn.cli import main
-from jaxcnn.config import TrainConfig
+from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.data.decode import resize_and_centre_crop
+from jaxcnn.network import build_network, initial_variables
 from jaxcnn.predict import load_run
 from jaxcnn.run_folder import RunFolder
+from jaxcnn.weights.imported_run import numbered
 from tests.golden.rebuild import state_dict
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.25, 0.25, 0.25]
@@ -46,9 +49,22 @@ def test_an_imported_run_is_evaluated_on_a_data_set_with_as_many_classes(
     assert told.class_names[3] == "class 3"
     data = ["--data.data-dir", digits_dir, "--data.test-split", "test[:50]"]
     capsys.readouterr()
+    assert main(["evaluate", str(run), *data]) == 2
+    assert capsys.readouterr().err == f"error: {run} was imported without a data set: give --data.name NAME\n"
+    data += ["--data.name", "mnist5k"]
     assert main(["evaluate", str(run), *data, "--evaluation.batch-size", "25", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert (figures["examples"], figures["step"]) == (50, 0)
+
+
+def test_a_run_with_the_classes_of_a_data_set_is_evaluated_on_it(
+    file: Path, tmp_path: Path, digits_dir: str, capsys: pytest.CaptureFixture
+) -> None:
+    grey = ["--channels", "1", "--image-size", "28"]
+    run = imported(file, tmp_path / "run", *grey, "--classes", "mnist5k", "--data-dir", digits_dir)
+    assert RunFolder(run).has_data
+    assert main(["evaluate", str(run), "--data.test-split", "test[:50]", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["examples"] == 50
 
 
 def test_what_was_imported_is_not_resumed(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -56,6 +72,7 @@ def test_what_was_imported_is_not_resumed(file: Path, tmp_path: Path, capsys: py
     assert main(["train", "--workdir", str(run), "--resume"]) == 2
     assert "--init-from" in capsys.readouterr().err
     assert main(["weights", "import", str(file), "--arch", "resnet8", "--out", str(run)]) == 2
+    assert capsys.readouterr().err == f"error: --out {run} already holds a run: choose another\n"
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "resnet-8"])
@@ -108,6 +125,25 @@ def test_init_from_a_file_takes_its_weights_and_statistics(
     assert np.array_equal(kernel, tensors["conv1.weight"].transpose(2, 3, 1, 0))
 
 
+def test_init_from_tells_that_a_kept_head_was_for_other_classes(
+    file: Path,
+    tmp_path: Path,
+    tiny_config: TrainConfig,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(f"thing {label}" for label in range(10)))
+    run = imported(file, tmp_path / "run", "--classes", str(tmp_path / "names.txt"))
+    model = dataclasses.replace(tiny_config.model, width=16)
+    config = dataclasses.replace(tiny_config, model=model, init_from=str(run))
+    network = build_network(config, Preprocessing((28, 28, 1), (0.5,), (0.5,)), numbered(10))
+    monkeypatch.setattr(logging.getLogger("jaxcnn"), "propagate", True)
+    with caplog.at_level("INFO", logger="jaxcnn"):
+        variables = initial_variables(config, network)
+    assert "the head is kept, but its class 0 was 'thing 0' and is 'class 0' now" in caplog.text
+    assert np.array_equal(variables["params"]["head"]["kernel"], load_run(run).variables["params"]["head"]["kernel"])
+
+
 def test_compare_names_the_first_layer_and_the_reason(
     file: Path, tmp_path: Path, tensors: dict, capsys: pytest.CaptureFixture
 ) -> None:
@@ -129,6 +165,13 @@ def test_compare_names_the_first_layer_and_the_reason(
     out = compared({"layer2.0.bn1.running_mean": tensors["layer2.0.bn1.running_mean"] + 1}, {})
     assert "backbone/stage2/block1/norm1" in out
     assert "momentum" in out
+    seven = {"linear.weight": np.ones((7, 64), np.float32), "linear.bias": np.ones(7, np.float32)}
+    out = compared(seven, {"image_size": "40"})
+    assert "not compared, since" in out
+    assert "params/head/kernel" in out
+    assert "image size: (32, 32) in one, (40, 40) in the other" in out
+    assert "with equal inputs there is no difference" in out
+    compared({"layer2.0.bn1.running_mean": tensors["layer2.0.bn1.running_mean"] + 1}, {})
     assert main(["weights", "compare", str(run), str(tmp_path / "other.safetensors"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["differences"][0]["layer"] == "backbone/stage2/block1/norm1"
@@ -156,6 +199,41 @@ def test_a_bad_file_is_one_line_and_exit_code_2(name: str, tmp_path: Path, capsy
     assert str(bad) in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--std", "0", "0", "0", "--mean", "0", "0", "0"],
+        ["--image-size", "0"],
+        ["--model.stem", "deep", "--model.width", "1"],
+    ],
+)
+def test_a_bad_value_is_one_line_and_exit_code_2(
+    more: list[str], file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["weights", "import", str(file), "--arch", "resnet8", "--out", str(tmp_path / "run"), *more]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--images", "0"], ["--images", "-1"], ["--tolerance", "nan"], ["--tolerance", "0"], ["--tolerance", "inf"]],
+)
+def test_compare_refuses_what_compares_nothing(more: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(["weights", "compare", "a", "b", *more]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {more[0]}")
+
+
+@pytest.mark.parametrize("text", ['{"a": 0}', '["a", 1]', "cat\ncat", "", "[]"])
+def test_class_names_that_are_none_are_told_in_one_line(
+    text: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    names = tmp_path / "names"
+    names.write_text(text)
+    more = ["--arch", "resnet8", "--out", str(tmp_path / "run"), "--classes", str(names)]
+    assert main(["weights", "import", str(file), *more]) == 2
+    assert f"--classes {names}: what it holds is not" in capsys.readouterr().err
 
 
 def test_the_crop_keeps_its_share_of_the_resized_image() -> None:

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jaxcnn.config import DataConfig, ModelConfig
 from jaxcnn.errors import InputError
 from jaxcnn.paths import flatten
 from jaxcnn.weights.exporter import to_torch
-from jaxcnn.weights.files import Hints, read_weights
-from jaxcnn.weights.importer import filled, fit, preprocessing_for
+from jaxcnn.weights.files import Hints, Weights, read_weights, unwrap_names
+from jaxcnn.weights.imported_run import class_names_of
+from jaxcnn.weights.importer import filled, fit, preprocessing_for, statistics_told
+from jaxcnn.weights.report import Report
 from jaxcnn.weights.torch_files import pickled_names
 from tests.golden.rebuild import imported, network_of, state_dict
 
@@ -132,6 +135,55 @@ def test_half_precision_is_widened_and_metadata_kept(tmp_path: Path) -> None:
     assert preprocessing_for(weights.hints, (8, 8, 3)).mean == (0.2, 0.0, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("class_names", "5"),
+        ("class_names", '["a", 3]'),
+        ("class_names", '["a", "a"]'),
+        ("mean", '"abc"'),
+        ("mean", '[0.5, "x", 1]'),
+        ("std", "[true]"),
+        ("mean", "[0.5"),
+        ("image_size", "0"),
+        ("crop_share", "1.5"),
+    ],
+)
+def test_metadata_of_another_kind_is_told_in_one_line(name: str, value: str, tmp_path: Path) -> None:
+    save_file({"x": np.zeros(2, np.float32)}, tmp_path / "told.safetensors", {name: value})
+    with pytest.raises(InputError, match=f"its metadata has {name}") as caught:
+        read_weights(str(tmp_path / "told.safetensors"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "hints",
+    [
+        Hints(std=(0.0, 0.1, 0.1)),
+        Hints(std=(-0.1, 0.1, 0.1)),
+        Hints(std=(float("nan"), 0.1, 0.1)),
+        Hints(mean=(float("inf"), 0.1, 0.1)),
+    ],
+)
+def test_statistics_that_no_image_can_be_divided_by_are_refused(hints: Hints) -> None:
+    with pytest.raises(InputError, match="a std above 0"):
+        preprocessing_for(hints, (8, 8, 3))
+
+
+def test_whose_mean_and_std_are_taken_is_told_of_each() -> None:
+    three = (0.5, 0.5, 0.5)
+    assert statistics_told(Hints(three, three)) == "the source's own"
+    assert "own mean, ImageNet's std" in statistics_told(Hints(mean=three))
+    assert "own std, ImageNet's mean" in statistics_told(Hints(std=three))
+    assert "ImageNet's, the source" in statistics_told(Hints())
+
+
+def test_a_parameter_that_asks_for_its_gradient_is_read(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    torch.save({"x": torch.nn.Parameter(torch.ones(2))}, tmp_path / "model.pth")
+    assert np.array_equal(read_weights(str(tmp_path / "model.pth")).tensors["x"], np.ones(2, np.float32))
+
+
 def test_another_architecture_is_told_with_both_sides_of_the_names(tmp_path: Path, resnet20: dict) -> None:
     save_file(resnet20, tmp_path / "resnet20.safetensors")
     with pytest.raises(InputError) as caught:
@@ -143,6 +195,30 @@ def test_another_architecture_is_told_with_both_sides_of_the_names(tmp_path: Pat
         imported(tmp_path / "resnet20.safetensors", "resnet8", 32)
     with pytest.raises(InputError, match=r"mismatched: layer1\.0\.conv1\.weight is \(16, 16, 3, 3\), exp"):
         imported(tmp_path / "resnet20.safetensors", "resnet18", 32)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "timm/", "timm/resnet 50", "timm/a/b", "timm/a..b"])
+def test_a_malformed_hub_name_is_told_as_such(name: str) -> None:
+    with pytest.raises(InputError, match=f"hf-hub:{name} is no hub name: expected hf-hub:OWNER/NAME"):
+        read_weights(f"hf-hub:{name}")
+
+
+def test_prefixes_of_wrappers_are_taken_off_one_after_the_other() -> None:
+    assert unwrap_names({"module.model.a": 1, "module.model.b": 2}) == {"a": 1, "b": 2}
+    assert unwrap_names({"model.module.a": 1}) == {"a": 1}
+    assert unwrap_names({"model.a": 1, "b": 2}) == {"model.a": 1, "b": 2}
+
+
+def test_pth_tar_is_a_checkpoint(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra 'torch'")
+    torch.save({"state_dict": {"x": torch.ones(2)}}, tmp_path / "model.pth.tar")
+    assert read_weights(str(tmp_path / "model.pth.tar")).tensors["x"].shape == (2,)
+
+
+def test_a_report_lists_twenty_names_and_counts_the_others() -> None:
+    names = [f"layer{number}" for number in range(25)]
+    assert str(Report(missing=names[:20])) == f"20 missing: {', '.join(names[:20])}"
+    assert str(Report(missing=names)) == f"25 missing: {', '.join(names[:20])} and 5 more"
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path: Path, resnet20: dict) -> None:
@@ -166,6 +242,31 @@ def test_a_head_of_other_classes_starts_anew_and_the_rest_is_kept(tmp_path: Path
     assert np.array_equal(leaves["params/backbone/stem/conv/kernel"], resnet20["conv1.weight"].transpose(2, 3, 1, 0))
 
 
+@pytest.mark.parametrize("left_out", ["linear.bias", "linear.weight"])
+def test_an_incomplete_head_is_missing_and_not_drawn_anew(left_out: str, tmp_path: Path, resnet20: dict) -> None:
+    partial = {name: array for name, array in resnet20.items() if name != left_out}
+    save_file(partial, tmp_path / "partial.safetensors")
+    with pytest.raises(InputError, match=f"1 missing: {left_out}"):
+        imported(tmp_path / "partial.safetensors", "resnet20", 32)
+    assert len(class_names_of(read_weights(str(tmp_path / "partial.safetensors")), None, DataConfig())) == 10
+
+
+def test_a_file_without_a_head_gives_a_backbone(tmp_path: Path, resnet20: dict) -> None:
+    save_file({n: a for n, a in resnet20.items() if not n.startswith("linear.")}, tmp_path / "body.safetensors")
+    assert set(imported(tmp_path / "body.safetensors", "resnet20", 32)[1].anew) == {
+        "params/head/kernel",
+        "params/head/bias",
+    }
+
+
+def test_an_incomplete_neck_is_missing(tmp_path: Path) -> None:
+    shapes = flatten(network_of("vgg11", 224, given=ModelConfig(neck="dense", width=8)).shapes)
+    tensors = {path: np.ones(leaf.shape, np.float32) for path, leaf in shapes.items()}
+    del tensors["params/neck/fc2/bias"]
+    with pytest.raises(InputError, match="1 missing: params/neck/fc2/bias"):
+        fit(Weights("here", tensors), shapes, "vgg11")
+
+
 def test_colour_weights_are_summed_for_grey_images(tmp_path: Path, resnet20: dict) -> None:
     save_file(resnet20, tmp_path / "resnet20.safetensors")
     weights = read_weights(str(tmp_path / "resnet20.safetensors"))
@@ -182,6 +283,6 @@ def test_export_is_the_inverse_of_import(arch: str, tmp_path: Path) -> None:
     tensors = state_dict(arch, dialect)
     save_file(tensors, tmp_path / "there.safetensors", {"mean": json.dumps([0.5] * 3)})
     network, fitted = imported(tmp_path / "there.safetensors", arch, 64)
-    back = to_torch(filled(network.shapes, fitted), "timm")
+    back = to_torch(filled(network.shapes, fitted), "timm", ModelConfig(arch), network.model)
     assert back.keys() == tensors.keys()
     assert all(np.array_equal(back[name], array) for name, array in tensors.items())

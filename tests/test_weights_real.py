@@ -68,5 +68,5 @@ def test_vgg16_without_its_dense_layers_is_imported_with_its_own_statistics(tmp_
     assert preprocessing.mean == pytest.approx((0.48502, 0.457957, 0.407604), abs=1e-5)
     loaded = load_run(run)
     assert loaded.variables["params"]["head"]["kernel"].shape == (512, 10)
-    back = to_torch(loaded.variables, "torchvision")
+    back = to_torch(loaded.variables, "torchvision", RunFolder(run).config.model, loaded.model)
     assert all(np.array_equal(back[name], array) for name, array in load_file(source).items())

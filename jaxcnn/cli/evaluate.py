@@ -41,6 +41,8 @@ def run(argv: Sequence[str], *, started: float) -> int:
     runtime.set_up_logging()
     folder = RunFolder(options.run)
     config = folder.config
+    if not folder.has_data and not any(flag.partition("=")[0] == "--data.name" for flag in rest):
+        raise InputError(f"{folder.path} was imported without a data set: give --data.name NAME")
     if rest:
         import tyro
 

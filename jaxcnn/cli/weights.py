@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def _add_import(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "source", metavar="FILE_OR_HUB", help=".safetensors, .pth, .pt, .th, .h5, hf-hub:OWNER/NAME, or a run"
+        "source", metavar="FILE_OR_HUB", help=".safetensors, .pth, .pth.tar, .pt, .th, .h5, hf-hub:OWNER/NAME, or a run"
     )
     parser.add_argument(
         "--arch", required=True, metavar="NAME", help="network: resnet50, resnet20, vgg16, vgg16_bn, ..."
@@ -74,24 +75,27 @@ def _import(options: Any, rest: list[str]) -> int:
     from jaxcnn.paths import flatten
     from jaxcnn.run_folder import RunFolder, check_free, is_run
     from jaxcnn.weights import imported_run
-    from jaxcnn.weights.importer import filled, fit
+    from jaxcnn.weights.importer import filled, fit, statistics_told
 
-    check_free(options.out)
+    check_free(options.out, "--out")
     given = _overrides(rest, RunFolder(options.source).config.model if is_run(options.source) else ModelConfig())
     weights = _with_hints(read_start(options.source), options)
     data = DataConfig(data_dir=options.data_dir)
     names = imported_run.class_names_of(weights, options.classes, data)
+    data_set = options.classes if imported_run.is_data_set(options.classes) else None
+    data = replace(data, name=data_set or data.name)
     preprocessing = check(imported_run.preprocessing_of(weights, options.image_size, options.channels), "command line")
     config = imported_run.import_config(imported_run.model_config(options.arch, weights, given), data)
     network = build_network(check(config, "command line"), preprocessing, names)
     fitted = fit(weights, flatten(network.shapes), f"--arch {options.arch}")
     variables = filled(initial_variables(config, network) if fitted.anew else network.shapes, fitted)
-    origin = {"source": options.source, "arch": options.arch, "names": fitted.dialect, "notes": fitted.notes}
+    origin = {"source": options.source, "arch": options.arch, "names": fitted.dialect, "data": data_set}
+    origin["notes"] = fitted.notes
     folder = imported_run.write_run(options.out, config, names, preprocessing, variables, origin)
     for note in fitted.notes:
         LOG.info(note)
     rounded = [tuple(round(value, 4) for value in values) for values in (preprocessing.mean, preprocessing.std)]
-    told = "its own" if weights.hints.mean else "ImageNet's, the source does not say"
+    told = statistics_told(weights.hints)
     LOG.info(f"images {preprocessing.image_shape}, mean {rounded[0]}, std {rounded[1]} ({told})")
     print(
         f"{folder.path}: {options.arch}, {network.num_parameters:,} parameters, {len(fitted.leaves)} tensors imported"
@@ -115,6 +119,8 @@ def _with_hints(weights: Any, options: Any) -> Any:
         "crop_share": options.crop_share,
         "channel_order": options.channel_order,
     }
+    if options.image_size is not None and options.image_size < 1:
+        raise InputError(f"--image-size {options.image_size}: at least 1 pixel")
     if (options.mean is None) != (options.std is None):
         raise InputError("--mean and --std belong together: give both")
     hints = replace(weights.hints, **{name: value for name, value in given.items() if value is not None})
@@ -135,12 +141,12 @@ def _export(options: Any, rest: list[str]) -> int:
     from jaxcnn.weights.exporter import check_target, metadata_of, to_torch, write_safetensors
 
     check_target(options.file)
-    arch = RunFolder(options.run).config.model.name
+    config = RunFolder(options.run).config.model
     loaded = load_run(options.run, options.checkpoint)
-    tensors = to_torch(loaded.variables, options.format)
-    metadata = metadata_of(loaded.network.preprocessing, loaded.class_names, arch)
+    tensors = to_torch(loaded.variables, options.format, config, loaded.model)
+    metadata = metadata_of(loaded.network.preprocessing, loaded.class_names, config.name)
     write_safetensors(options.file, tensors, metadata)
-    print(f"{options.file}: {arch}, {len(tensors)} tensors under the names of {options.format}")
+    print(f"{options.file}: {config.name}, {len(tensors)} tensors under the names of {options.format}")
     return 0
 
 
@@ -157,13 +163,21 @@ def _compare(options: Any, rest: list[str]) -> int:
     from jaxcnn.predict import load_run
     from jaxcnn.weights.compare import Side, compare, sample_images
 
+    if options.images < 1:
+        raise InputError(f"--images {options.images}: at least 1")
+    if not (math.isfinite(options.tolerance) and options.tolerance > 0):
+        raise InputError(f"--tolerance {options.tolerance}: a finite number above 0")
     loaded = load_run(options.a)
     ours = Side(loaded.model, loaded.variables, loaded.network.preprocessing)
     images = sample_images(ours.preprocessing, options.images)
-    found, count, largest = compare(ours, _other_side(options.b, ours), images, options.tolerance)
+    theirs, anew = _other_side(options.b, ours)
+    found, count, largest = compare(ours, theirs, images, options.tolerance, anew)
     if options.json:
-        print(json.dumps({"differences": [asdict(one) for one in found], "layers": count, "largest_equal": largest}))
+        told = {"differences": [asdict(one) for one in found], "layers": count, "largest_equal": largest}
+        print(json.dumps({**told, "not_compared": anew}))
         return 0
+    if anew:
+        print(f"not compared, since {options.b} has no weights for them: {', '.join(anew)}")
     for difference in found:
         print(difference)
     if not found:
@@ -173,8 +187,8 @@ def _compare(options: Any, rest: list[str]) -> int:
     return 0
 
 
-def _other_side(place: str, ours: Any) -> Any:
-    """B as a run of its own, or a file whose weights go through the network of A."""
+def _other_side(place: str, ours: Any) -> tuple[Any, tuple[str, ...]]:
+    """B as a run of its own, or a file whose weights go through the network of A; and what the file does not fill."""
     from jaxcnn.paths import flatten
     from jaxcnn.predict import load_run
     from jaxcnn.run_folder import is_run
@@ -184,12 +198,17 @@ def _other_side(place: str, ours: Any) -> Any:
 
     if is_run(place):
         loaded = load_run(place)
-        return Side(loaded.model, loaded.variables, loaded.network.preprocessing)
+        return Side(loaded.model, loaded.variables, loaded.network.preprocessing), ()
     weights = read_weights(place)
     fitted = fit(weights, flatten(ours.variables), "the network of A")
     for note in fitted.notes:
         LOG.info(f"{place}: {note}")
-    told = weights.hints.mean is not None
-    shape = ours.preprocessing.image_shape
-    preprocessing = preprocessing_for(weights.hints, shape) if told else ours.preprocessing
-    return Side(ours.model, filled(ours.variables, fitted), preprocessing)
+    hints, preprocessing = weights.hints, ours.preprocessing
+    if hints.mean or hints.std:
+        preprocessing = preprocessing_for(hints, preprocessing.image_shape, preprocessing.crop_share)
+    if hints.image_size:
+        shape = (hints.image_size, hints.image_size, preprocessing.image_shape[2])
+        preprocessing = replace(preprocessing, image_shape=shape)
+    if hints.crop_share:
+        preprocessing = replace(preprocessing, crop_share=hints.crop_share)
+    return Side(ours.model, filled(ours.variables, fitted), preprocessing), fitted.anew

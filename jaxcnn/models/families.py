@@ -120,6 +120,8 @@ def resnet(
 def _check(config: ModelConfig, backbone: ResNet) -> None:
     """Raises InputError for options that contradict each other."""
     block, name = backbone.block, config.name
+    if backbone.stem == "deep" and (backbone.stem_width or backbone.width) < 2:
+        raise InputError(f"model.width={config.width}: the deep stem begins with half as many channels; at least 2")
     if not is_bottleneck(block):
         if backbone.groups != 1 or backbone.widening != 1:
             raise InputError(f"model.block={config.block!r}: {name} is made of bottlenecks; preact_bottleneck would do")

@@ -29,7 +29,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two networks part: `layer` is a module's path, or "input"; `relative` is none where shapes differ."""
+    """Where two networks part: `layer` is a module's path, or "input"; `relative` is none where it has no meaning."""
 
     layer: str
     place: int
@@ -37,9 +37,9 @@ class Difference:
     reason: str
 
     def __str__(self) -> str:
-        amount = "another shape" if self.relative is None else f"relative difference {self.relative:.1e}"
+        amount = "" if self.relative is None else f", relative difference {self.relative:.1e}"
         where = "the input" if self.layer == "input" else f"{self.layer} (layer {self.place})"
-        return f"first difference at {where}, {amount}; likely reason: {self.reason}"
+        return f"first difference at {where}{amount}; likely reason: {self.reason}"
 
 
 def sample_images(preprocessing: Preprocessing, count: int) -> np.ndarray:
@@ -47,7 +47,9 @@ def sample_images(preprocessing: Preprocessing, count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *preprocessing.image_shape), np.uint8)
 
 
-def compare(a: Side, b: Side, images: np.ndarray, tolerance: float = 1e-3) -> tuple[list[Difference], int, float]:
+def compare(
+    a: Side, b: Side, images: np.ndarray, tolerance: float = 1e-3, anew: tuple[str, ...] = ()
+) -> tuple[list[Difference], int, float]:
     """Returns the differences, the number of layers compared, and the largest relative difference among equal ones.
 
     There is at most one difference in the input and one behind it, which is looked for with the input of `a` in both.
@@ -56,6 +58,7 @@ def compare(a: Side, b: Side, images: np.ndarray, tolerance: float = 1e-3) -> tu
       a, b: the networks.
       images: uint8 [N, H, W, C].
       tolerance: relative difference from which a layer differs.
+      anew: leaves that `b` has no weights of its own for: their layers, and those that hold them, are left out.
 
     Raises:
       InputError: one of them takes images of other channels.
@@ -64,26 +67,45 @@ def compare(a: Side, b: Side, images: np.ndarray, tolerance: float = 1e-3) -> tu
     if channels != [images.shape[3]] * 2:
         raise InputError(f"A takes images of {channels[0]} channels and B of {channels[1]}: no image fits both")
     inputs = [_normalised(images, side.preprocessing) for side in (a, b)]
-    found = []
-    relative = relative_difference(*inputs)
-    if relative > tolerance:
-        told = " and ".join(f"mean {_short(s.preprocessing.mean)}, std {_short(s.preprocessing.std)}" for s in (a, b))
-        found.append(Difference("input", 0, relative, f"normalisation: {told}"))
+    found = _input_differences(a, b, relative_difference(*inputs), tolerance)
     layers_a, layers_b = trace(a, inputs[0]), trace(b, inputs[0])
-    largest = 0.0
+    largest, count = 0.0, 0
     for place, (path, ours) in enumerate(layers_a.items(), 1):
+        if _holds(path, anew):
+            continue
         theirs = layers_b.get(path)
         if theirs is None:
-            found.append(Difference(path, place, None, "structure: B has no such layer"))
-            return found, place, largest
+            return [*found, Difference(path, place, None, "structure: B has no such layer")], count, largest
+        count += 1
         same_shape = ours.output.shape == theirs.output.shape
         relative = relative_difference(ours.output, theirs.output) if same_shape else np.inf
         if not relative <= tolerance:
             reason = likely_reason(path, ours, theirs)
-            found.append(Difference(path, place, relative if same_shape else None, reason))
-            return found, place, largest
+            return [*found, Difference(path, place, relative if same_shape else None, reason)], count, largest
         largest = max(largest, relative)
-    return found, len(layers_a), largest
+    for place, path in enumerate(layers_b, 1):
+        if path not in layers_a:
+            return [*found, Difference(path, place, None, "structure: A has no such layer")], count, largest
+    return found, count, largest
+
+
+def _holds(path: str, leaves: tuple[str, ...]) -> bool:
+    """Whether a module, or one inside it, has one of the leaves; the whole network is called "output"."""
+    return any(path == "output" or leaf.startswith(f"params/{path}/") for leaf in leaves)
+
+
+def _input_differences(a: Side, b: Side, relative: float, tolerance: float) -> list[Difference]:
+    """The difference in what both make of an image: normalisation, and the size and part of it that they take."""
+    ours, theirs = a.preprocessing, b.preprocessing
+    reasons = []
+    if relative > tolerance:
+        told = " and ".join(f"mean {_short(one.mean)}, std {_short(one.std)}" for one in (ours, theirs))
+        reasons.append(f"normalisation: {told}")
+    if ours.image_shape != theirs.image_shape:
+        reasons.append(f"image size: {ours.image_shape[:2]} in one, {theirs.image_shape[:2]} in the other")
+    if ours.crop_share != theirs.crop_share:
+        reasons.append(f"crop share: {ours.crop_share} in one, {theirs.crop_share} in the other")
+    return [Difference("input", 0, relative if relative > tolerance else None, "; ".join(reasons))] if reasons else []
 
 
 def trace(side: Side, inputs: np.ndarray) -> dict[str, Layer]:

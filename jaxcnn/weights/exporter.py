@@ -9,32 +9,35 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxcnn.config import Preprocessing
+from jaxcnn.config import ModelConfig, Preprocessing
 from jaxcnn.errors import InputError
+from jaxcnn.models.classifier import Classifier
 from jaxcnn.paths import flatten
+from jaxcnn.weights.counterparts import owner_of
 from jaxcnn.weights.layouts import to_theirs
-from jaxcnn.weights.names import Dialect, leaf_names
+from jaxcnn.weights.names import leaf_names
 
 Format = Literal["torchvision", "timm"]
 
 
-def to_torch(variables: Mapping[str, Any], form: Format) -> dict[str, np.ndarray]:
+def to_torch(
+    variables: Mapping[str, Any], form: Format, config: ModelConfig, model: Classifier
+) -> dict[str, np.ndarray]:
     """Returns the state dict of a network: float32 by PyTorch's names, and a zero batch counter for each norm.
 
     Args:
       variables: {"params", "batch_stats"}.
       form: whose names. CIFAR ResNets, which neither has, get those of akamaster's (the head is `linear`).
+      config: of the network.
+      model: the network.
 
     Raises:
-      InputError: that library has no such network.
+      InputError: that library has no such network, or one of that name which would give other logits.
     """
     flat = {path: np.asarray(leaf) for path, leaf in flatten(variables).items()}
-    is_cifar = "params/backbone/stage3/block1/conv1/kernel" in flat and not any("/stage4/" in path for path in flat)
-    is_v2 = "params/backbone/norm/scale" in flat
-    dialect: Dialect = "akamaster" if is_cifar and not is_v2 else form
-    entries = leaf_names({path: leaf.ndim for path, leaf in flat.items()}, dialect)
+    entries = leaf_names({path: leaf.ndim for path, leaf in flat.items()}, owner_of(config, model, form))
     if entries is None:
-        raise InputError(f"--format {form}: it has no network of these layers; --format timm has ResNet-D, SE and v2")
+        raise InputError(f"--format {form}: it has no network of the layers of {config.name}")
     tensors = {}
     for path, entry in entries.items():
         tensors[entry.name] = to_theirs(flat[path], entry.layout)

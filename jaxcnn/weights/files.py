@@ -55,7 +55,7 @@ def read_weights(place: str) -> Weights:
 
         return read_hub(place)
     path = Path(place)
-    suffix = path.suffix.lower()
+    suffix = ".pth" if path.name.lower().endswith(".pth.tar") else path.suffix.lower()  # a name, not an archive
     if path.is_dir():
         raise InputError(f"{place} is a folder, neither a run nor a file of weights")
     if not path.is_file():
@@ -87,7 +87,19 @@ def read_safetensors(path: Path, place: str) -> Weights:
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise InputError(f"{place}: truncated or not a safetensors file ({_first_line(error)})") from None
     names = _json(metadata, "class_names", place)
-    return Weights(place, unwrap_names(tensors), hints_of(metadata, place), None if names is None else tuple(names))
+    checked = None if names is None else checked_names(names, f"{place}: its metadata has class_names that are")
+    return Weights(place, unwrap_names(tensors), hints_of(metadata, place), checked)
+
+
+def checked_names(names: Any, where: str) -> tuple[str, ...]:
+    """Returns the names of classes; raises InputError unless they are a list of strings, none empty or twice."""
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise InputError(f"{where} not a list of names")
+    stripped = tuple(name.strip() for name in names)
+    if len(set(stripped)) != len(stripped):
+        twice = next(name for place, name in enumerate(stripped) if name in stripped[:place])
+        raise InputError(f"{where} not distinct: {twice!r} is there twice")
+    return stripped
 
 
 def hints_of(metadata: Mapping[str, str], place: str) -> Hints:
@@ -98,20 +110,35 @@ def hints_of(metadata: Mapping[str, str], place: str) -> Hints:
     """
     unit = 255.0 if metadata.get("pixel_range", "0-1") == "0-255" else 1.0
     mean, std = (_json(metadata, name, place) for name in ("mean", "std"))
+    size, share = (_json(metadata, name, place) for name in ("image_size", "crop_share"))
+    for name, value in (("mean", mean), ("std", std)):
+        if value is not None and not (isinstance(value, list) and all(map(_is_number, value))):
+            raise InputError(f"{place}: its metadata has {name}={metadata[name]!r}, which is no list of numbers")
+    if size is not None and not (isinstance(size, int) and size > 0):
+        raise InputError(
+            f"{place}: its metadata has image_size={metadata['image_size']!r}, which is no count of pixels"
+        )
+    if share is not None and not (_is_number(share) and 0 < share <= 1):
+        raise InputError(f"{place}: its metadata has crop_share={metadata['crop_share']!r}, which is not in (0, 1]")
     return Hints(
-        mean=None if mean is None else tuple(float(value) / unit for value in mean),
-        std=None if std is None else tuple(float(value) / unit for value in std),
+        mean=None if mean is None else tuple(value / unit for value in mean),
+        std=None if std is None else tuple(value / unit for value in std),
         channel_order="BGR" if metadata.get("input_order", "RGB").upper() == "BGR" else "RGB",
-        image_size=_json(metadata, "image_size", place),
-        crop_share=_json(metadata, "crop_share", place),
+        image_size=size,
+        crop_share=share,
     )
 
 
+def _is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number of the size of a float; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 def unwrap_names(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Returns the tensors without the prefix `module.` that DataParallel puts before each name."""
-    prefix = "module."
-    if tensors and all(name.startswith(prefix) for name in tensors):
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    """Returns the tensors without `module.` (DataParallel) or `model.` (Lightning) where each name begins with it."""
+    for prefix in ("module.", "model.", "module."):
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     return tensors
 
 

@@ -5,11 +5,14 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from jaxcnn.errors import InputError
 from jaxcnn.weights.files import HUB_PREFIX, Hints, Weights, read_safetensors
+
+_NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # the hub's own rule
 
 
 def read_hub(place: str) -> Weights:
@@ -19,8 +22,10 @@ def read_hub(place: str) -> Weights:
       InputError: no such name, not reachable and not in the cache, or huggingface_hub is not installed.
     """
     name = place.removeprefix(HUB_PREFIX)
-    if name.count("/") != 1 or not all(name.split("/")):
-        raise InputError(f"{place}: expected {HUB_PREFIX}OWNER/NAME, for instance {HUB_PREFIX}timm/resnet50.a1_in1k")
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{place} is no hub name: expected {HUB_PREFIX}OWNER/NAME, for instance {HUB_PREFIX}timm/resnet50.a1_in1k"
+        )
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
@@ -33,7 +38,7 @@ def read_hub(place: str) -> Weights:
         raise InputError(f"{place} is neither in the cache nor reachable ({type(error).__name__}: {line})") from None
     try:
         hints = _hints(json.loads(config.read_text()))
-    except (json.JSONDecodeError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
         raise InputError(f"{place}: its config.json is not of the kind that timm writes ({error})") from None
     return dataclasses.replace(read_safetensors(file, place), hints=hints)
 

@@ -11,9 +11,9 @@ from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import DataConfig, ModelConfig, OptimConfig, Preprocessing, TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.run_folder import RunFolder, check_free
-from jaxcnn.weights.files import Weights
+from jaxcnn.weights.files import Weights, checked_names
 from jaxcnn.weights.importer import preprocessing_for
-from jaxcnn.weights.names import HEAD_BIASES
+from jaxcnn.weights.names import count_classes
 
 IMAGENET_CLASSES = 1000
 KERAS_RESNET = "conv1_conv.kernel"  # the name tells where a ResNet is from
@@ -33,8 +33,7 @@ def class_names_of(weights: Weights, given: str | None, data: DataConfig) -> tup
       data: where data sets are.
     """
     if given is None:
-        heads = [weights.tensors[name] for name in HEAD_BIASES if name in weights.tensors]
-        return weights.class_names or numbered(heads[0].size if heads else IMAGENET_CLASSES)
+        return weights.class_names or numbered(count_classes(weights.tensors) or IMAGENET_CLASSES)
     if given.isdecimal() and int(given) > 0:
         return numbered(int(given))
     if Path(given).is_file():
@@ -45,16 +44,19 @@ def class_names_of(weights: Weights, given: str | None, data: DataConfig) -> tup
     return open_source(builder, next(iter(builder.info.splits)), "--classes").class_names
 
 
+def is_data_set(classes: str | None) -> bool:
+    """Returns whether what was given for class names is neither nothing, nor a number, nor a file."""
+    return classes is not None and not classes.isdecimal() and not Path(classes).is_file()
+
+
 def _names_in_file(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text()
-        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
-        names = tuple(name.strip() for name in names if name.strip())
-    except (OSError, ValueError, AttributeError) as error:
+        is_json = text.lstrip().startswith(("[", "{"))
+        names = json.loads(text) if is_json else [line for line in text.split("\n") if line.strip()]
+    except (OSError, ValueError) as error:
         raise InputError(f"--classes {path}: {error}") from None
-    if len(set(names)) != len(names) or not names:
-        raise InputError(f"--classes {path}: one name a line, none of them twice; it has {len(names)}")
-    return names
+    return checked_names(names, f"--classes {path}: what it holds is")
 
 
 def model_config(arch: str, weights: Weights, given: ModelConfig) -> ModelConfig:
@@ -120,7 +122,7 @@ def write_run(
     Raises:
       InputError: the folder exists and is not empty, or cannot be made.
     """
-    check_free(out)
+    check_free(out, "--out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

@@ -5,6 +5,7 @@ classes or another kind of head), the channels of the image (RGB weights on grey
 the channels (BGR weights are turned, so that the network always takes RGB).
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def fit(weights: Weights, shapes: Mapping[str, Any], what: str) -> Fitted:
     found, mismatched = _convert(tensors, entries, shapes)
     taken = {entry.name for entry in entries.values()}
     unexpected = [name for name in tensors if name not in taken]
-    anew = _new_top(found, shapes)
+    anew = _new_top(tensors, entries, shapes)
     notes = []
     if anew:
         unexpected = [name for name in unexpected if not name.startswith(TOPS)]
@@ -116,13 +117,19 @@ def _is_colour_for_grey(path: str, have: tuple[int, ...], want: tuple[int, ...])
     return _FIRST_KERNEL.fullmatch(path) is not None and want[2] == 1 and have == (*want[:2], 3, want[3])
 
 
-def _new_top(found: Mapping[str, Any], shapes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The leaves after the backbone that start at random: none, the head where it does not fit, or neck and head."""
+def _new_top(
+    tensors: Mapping[str, np.ndarray], entries: Mapping[str, Entry], shapes: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """The leaves after the backbone that start at random: neck and head where the source has neither, or the head
+    where it has none or one for another number of classes. An incomplete head is no reason: it is reported."""
     top = [path for path in shapes if is_top(path)]
-    if all(path in found for path in top):
-        return ()
-    neck = [path for path in top if "/neck/" in path]
-    return tuple(path for path in top if path not in neck) if all(path in found for path in neck) else tuple(top)
+    if not any(entries[path].name in tensors for path in top):
+        return tuple(top)
+    head = [path for path in top if "/head/" in path]
+    arrays = [to_ours(tensors[entry.name], entry.layout) for path in head if (entry := entries[path]).name in tensors]
+    counts = [array.shape[-1] if array is not None else None for array in arrays]
+    classes = shapes["params/head/kernel"].shape[-1]
+    return () if any(count in (classes, None) for count in counts) else tuple(head)
 
 
 def _top_note(anew: tuple[str, ...], shapes: Mapping[str, Any], weights: Weights) -> str:
@@ -163,7 +170,7 @@ def preprocessing_for(hints: Hints, image_shape: tuple[int, int, int], crop_shar
       crop_share: of the preprocessing.
 
     Raises:
-      InputError: the source has not one value a channel.
+      InputError: the source has not one value a channel, or one that is not finite, or a std that is not above 0.
     """
     mean, std = hints.mean or IMAGENET_MEAN, hints.std or IMAGENET_STD
     if hints.channel_order == "BGR":
@@ -172,4 +179,16 @@ def preprocessing_for(hints: Hints, image_shape: tuple[int, int, int], crop_shar
         mean, std = (sum(mean) / 3,), (sum(std) / 3,)
     if not len(mean) == len(std) == image_shape[2]:
         raise InputError(f"{mean=} and {std=}: one value a channel is needed, and the images have {image_shape[2]}")
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise InputError(f"{mean=} and {std=}: finite numbers are needed, and a std above 0")
     return Preprocessing(image_shape, mean, std, "grey" if image_shape[2] == 1 else "RGB", crop_share)
+
+
+def statistics_told(hints: Hints) -> str:
+    """Returns whose mean and std `preprocessing_for` takes, in a few words."""
+    if hints.mean and hints.std:
+        return "the source's own"
+    if hints.mean or hints.std:
+        own, other = ("mean", "std") if hints.mean else ("std", "mean")
+        return f"the source's own {own}, ImageNet's {other}, of which it says nothing"
+    return "ImageNet's, the source says nothing of them"

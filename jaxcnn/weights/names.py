@@ -11,7 +11,7 @@ rules are counted off from the network.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Dialect = Literal["torchvision", "timm", "akamaster", "keras", "jaxcnn"]
 # jaxcnn: our own paths. akamaster: the CIFAR ResNets that PyTorch users pass around, with a head called `linear`.
@@ -102,7 +102,7 @@ _VGG_TOPS: dict[str, tuple[tuple[Rule, ...], tuple[Rule, ...]]] = {
 _HEADS = {"torchvision": "fc", "timm": "fc", "akamaster": "linear"}
 # Names by which the layers that follow the backbone are known elsewhere: they may be left out or drawn anew.
 TOPS = ("fc.", "linear.", "classifier.", "head.", "pre_logits.", "predictions.", "fc1.", "fc2.")
-HEAD_BIASES = ("fc.bias", "linear.bias", "classifier.6.bias", "classifier.bias", "head.fc.bias", "predictions.bias")
+HEADS = ("fc.", "linear.", "classifier.6.", "classifier.", "head.fc.", "predictions.", "params/head/")
 IGNORED = ("num_batches_tracked",)
 """Last parts of names that no network of ours needs: PyTorch's count of batches, which only momentum=None reads."""
 
@@ -110,6 +110,15 @@ IGNORED = ("num_batches_tracked",)
 def is_top(path: str) -> bool:
     """Returns whether one of our leaves follows the backbone: neck or head."""
     return path.split("/")[1] in ("neck", "head")
+
+
+def count_classes(tensors: Mapping[str, Any]) -> int | None:
+    """Returns the outputs of the head among named tensors, by its bias or else its kernel; none where it has none."""
+    for head in HEADS:
+        for leaf, axis in (("bias", 0), ("weight", 0), ("kernel", -1)):
+            if (tensor := tensors.get(f"{head}{leaf}")) is not None and tensor.ndim:
+                return int(tensor.shape[axis])
+    return None
 
 
 def leaf_names(ranks: Mapping[str, int], dialect: Dialect) -> dict[str, Entry] | None:

@@ -7,6 +7,16 @@ from typing import Any
 import numpy as np
 
 _EQUAL = 1e-5  # relative
+_SETTINGS = {
+    "stride": ("stride",),
+    "padding": ("padding",),
+    "weight standardisation": ("standardise",),
+    "groups": ("groups",),
+    "groups of the norm": ("groups_of",),
+    "epsilon": ("spec", "epsilon"),
+    "activation": ("activation",),
+}
+"""Settings of a module that its weights do not tell, each with the attributes that lead to it."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +83,10 @@ def _of_leaves(path: str, wrong: list[str], a: Layer, b: Layer) -> str:
 
 def _settings(a: Layer, b: Layer) -> str:
     """What two modules of equal weights were told differently."""
-    for title, names in (("stride", ("stride",)), ("padding", ("padding",)), ("epsilon", ("spec", "epsilon"))):
+    for title, names in _SETTINGS.items():
         ours, theirs = (_attribute(layer.module, names) for layer in (a, b))
         if ours != theirs:
-            return f"{title}: {ours} in one, {theirs} in the other"
+            return f"{title}: {_short(ours)} in one, {_short(theirs)} in the other"
     return ""
 
 
@@ -86,6 +96,11 @@ def _attribute(module: Any, names: tuple[str, ...]) -> Any:
         value = getattr(module, name, None)
         module = value if name == "spec" and value is not None else module
     return value
+
+
+def _short(value: Any) -> str:
+    """A function by its name, a partial by that of its function."""
+    return str(getattr(getattr(value, "func", value), "__name__", value))
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxcnn.errors import InputError
 
-_SHOWN = 3
+_SHOWN = 20  # names of each kind
 
 
 @dataclass

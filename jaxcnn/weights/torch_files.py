@@ -56,6 +56,7 @@ def _state_dict(content: Any, path: Path, torch: Any) -> Mapping[str, Any]:
 
 
 def _array(tensor: Any, torch: Any) -> np.ndarray:
+    tensor = tensor.detach()  # an nn.Parameter, as an optimizer's or a whole model's dict holds
     return as_float32((tensor.float() if tensor.is_floating_point() else tensor).numpy())
 
 
