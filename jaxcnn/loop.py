@@ -284,7 +284,12 @@ def train(
       RunFailed: the loss is not finite, or a checkpoint could not be written.
     """
     began = time.perf_counter() if started is None else started
-    return Trainer(job, folder, stop, trace=trace, started=began).run()
+    trainer = Trainer(job, folder, stop, trace=trace, started=began)
+    try:
+        return trainer.run()
+    except OSError as error:  # of metrics.jsonl, curves.png and the like; checkpoints tell their own
+        steps = trainer.checkpoints.steps() or "none"
+        raise RunFailed(f"{folder.path}: {error.strerror or error}; checkpoints: {steps}") from error
 
 
 def _short(figures: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def guarded(action: Callable[[], int]) -> int:
         return _tell(str(interruption), EXIT_INTERRUPTED)
     except RunFailed as failure:
         # Threads of orbax that a full disk has cut off print while the interpreter ends, and have nothing to add.
-        atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stderr__.fileno()))
+        atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
         return _tell(f"error: {failure}", EXIT_INTERNAL)
     except KeyboardInterrupt:
         return _tell("interrupted; nothing was saved since the last checkpoint", 130)
