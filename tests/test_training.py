@@ -210,7 +210,7 @@ def chunked(step, state, cuts: list[int]):
     source = Batch(jnp.asarray(IMAGES), jnp.asarray(TARGETS))
     chunk = jax.jit(make_chunk(step, lambda source, places: Batch(source.images[places], source.labels[places])))
     order = np.random.default_rng(1).integers(0, 48, (sum(cuts), 16)).astype(np.int32)
-    sums, first = zero_sums(step, state, IMAGES[:16], TARGETS[:16]), 0
+    sums, first = jax.device_put(zero_sums(step, state, IMAGES[:16], TARGETS[:16])), 0
     for count in cuts:
         inputs = np.zeros((8, 16), np.int32)
         inputs[:count] = order[first : first + count]
