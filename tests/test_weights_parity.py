@@ -26,9 +26,11 @@ ONE_A_FAMILY = {
     "torchvision/vgg11",
     "torchvision/resnet18",
     "torchvision/resnext50_32x4d",
+    "torchvision/wide_resnet50_2",
     "timm/resnet18d",
     "timm/seresnet18",
     "timm/resnetv2_18",
+    "timm/resnet50_gn",
     "akamaster/resnet20",
 }
 TORCH = [name for name in GOLDEN if not name.startswith("keras/")]
