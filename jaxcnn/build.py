@@ -26,6 +26,7 @@ from jaxcnn.models.registry import describe
 from jaxcnn.network import Network, build_network, fit_start, initial_variables
 from jaxcnn.paths import GlobRule, flatten
 from jaxcnn.run_folder import RunFolder
+from jaxcnn.runtime import compiler_options
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.partition import partition
@@ -78,7 +79,9 @@ class Job:
     def compile_chunk(self, state: TrainState, sums: Sums) -> Callable:
         """Returns the compiled chunk; ahead of time, so that nothing can compile again during the run."""
         everywhere = meshes.replicated(self.mesh)
-        jitted = jax.jit(self.chunk, donate_argnums=(0, 1), out_shardings=everywhere)
+        jitted = jax.jit(
+            self.chunk, donate_argnums=(0, 1), out_shardings=everywhere, compiler_options=compiler_options()
+        )
         places = meshes.replicate(self.mesh, self.places(0, 1))
         return jitted.lower(state, sums, self.data["train"], places, np.int32(0)).compile()
 

@@ -21,6 +21,7 @@ from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.registry import build_model
 from jaxcnn.paths import GlobRule, flatten, merge
 from jaxcnn.run_folder import RunFolder, is_run
+from jaxcnn.runtime import compiler_options
 from jaxcnn.training.partition import partition
 from jaxcnn.training.step import make_evaluation_step
 from jaxcnn.weights.files import Hints, Weights, read_weights
@@ -52,7 +53,9 @@ class Network:
     @functools.cached_property
     def evaluation_step(self) -> Callable:
         """The jitted evaluation step; see `training/step.py`."""
-        return jax.jit(make_evaluation_step(self.model, self.normalise), donate_argnums=1)
+        return jax.jit(
+            make_evaluation_step(self.model, self.normalise), donate_argnums=1, compiler_options=compiler_options()
+        )
 
     @property
     def num_parameters(self) -> int:

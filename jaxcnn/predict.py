@@ -11,6 +11,7 @@ import numpy as np
 from jaxcnn.data.decode import convert_channels, resize_and_centre_crop
 from jaxcnn.network import Network, build_network, load_variables
 from jaxcnn.run_folder import RunFolder
+from jaxcnn.runtime import compiler_options
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class LoadedRun:
         def probabilities(variables: dict[str, Any], images: jax.Array) -> jax.Array:
             return jax.nn.softmax(self.model.apply(variables, self.network.normalise(images), train=False))
 
-        return jax.jit(probabilities)
+        return jax.jit(probabilities, compiler_options=compiler_options())
 
     def predict(self, images: Any, batch_size: int = 256) -> np.ndarray:
         """Returns probabilities float32 [N, K], in the order of `class_names`.

@@ -1,5 +1,6 @@
 """The machine a run is on: compilation cache, platform, versions. Called by commands, never at import."""
 
+import functools
 import importlib.metadata
 import logging
 import os
@@ -34,6 +35,26 @@ def enable_compilation_cache() -> Path | None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return folder
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Returns what networks are compiled with on this machine's backend: `jax.jit(step, compiler_options=...)`.
+
+    On CPU: convolutions by Eigen, on all cores. Left to itself, XLA gives those of more than 16 channels to YNNPACK,
+    which runs them on one core (jaxlib 0.10). Matrix products and sums stay with YNNPACK, which is good at both. An XLA
+    that does not know the option gets none.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return {}
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def versions() -> dict[str, str]:

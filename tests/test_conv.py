@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.models.conv import Conv, _cpu_conv, _lax_conv, conv
+from jaxcnn.models import conv_cpu as cpu_path
+from jaxcnn.models.conv import Conv, _lax_conv, conv
+from jaxcnn.models.conv_cpu import conv_cpu
 
 # n, h, w, c, o, side, stride, padding, groups
 CASES = [
@@ -23,6 +25,10 @@ CASES = [
     (2, 6, 6, 2, 2, 2, 2, 0, 1),
     (2, 9, 9, 2, 2, 3, 4, 0, 1),
     (1, 4, 4, 2, 2, 1, 1, 1, 1),
+    (2, 23, 24, 3, 2, 1, 1, 0, 1),
+    (2, 45, 46, 2, 3, 1, 2, 0, 1),
+    (2, 1, 9, 3, 2, 3, 2, 1, 1),
+    (18, 5, 4, 2, 3, 3, 2, 1, 1),
 ]
 
 
@@ -61,12 +67,42 @@ def test_value_and_gradients_are_the_written_out_sums(case: tuple[int, ...]) -> 
         np.testing.assert_allclose(value, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("case", [(18, 5, 4, 2, 4, 3, 2, 1, 2), (24, 4, 4, 2, 3, 3, 1, 1, 1)], ids=str)
+def test_gradient_of_the_kernel_some_images_at_a_time(case: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    x, kernel, dy, (stride, padding, groups) = draw(case)
+    monkeypatch.setattr(cpu_path, "_CHUNK_BYTES", 1)
+    with jax.enable_x64(True):
+        arguments = (jnp.asarray(x), jnp.asarray(dy), case[5], stride, padding, groups)
+        text = str(jax.make_jaxpr(cpu_path._kernel_gradient, static_argnums=(2, 3, 4, 5))(*arguments))
+        assert "dynamic_slice" in text
+        found = cpu_path._kernel_gradient(*arguments)
+    np.testing.assert_allclose(found, written_out(x, kernel, dy, stride, padding, groups)[2], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.slow
+def test_cpu_path_is_lax_over_a_grid() -> None:
+    """Every side, stride, padding and grouping on odd, even and tiny maps: value and both gradients, float64."""
+    grid = itertools.product((1, 2, 3, 5, 7), (1, 2, 3, 4), (0, 1, 2, 3), (1, 2), ((1, 1), (2, 3), (5, 4), (8, 8)))
+    checked = 0
+    with jax.enable_x64(True):
+        for side, stride, padding, groups, (h, w) in grid:
+            if min(h, w) + 2 * padding < side or padding >= side:
+                continue
+            x, kernel, dy, _ = draw((1 + h % 2, h, w, 2, 4, side, stride, padding, groups))
+            found = jax.vjp(functools.partial(conv_cpu, stride, padding, groups), jnp.asarray(x), jnp.asarray(kernel))
+            values = [found[0], *found[1](jnp.asarray(dy))]
+            for value, expected in zip(values, written_out(x, kernel, dy, stride, padding, groups), strict=True):
+                np.testing.assert_allclose(value, expected, rtol=1e-11, atol=1e-11)
+            checked += 1
+    assert checked > 200
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("case", CASES[:6], ids=str)
 def test_cpu_path_equals_lax_in_low_precision(case: tuple[int, ...], dtype: jnp.dtype) -> None:
     x, kernel, dy, (stride, padding, groups) = draw(case)
     x, kernel, dy = (jnp.asarray(value, dtype) for value in (x, kernel, dy))
-    ours = functools.partial(_cpu_conv, stride, padding, groups)
+    ours = functools.partial(conv_cpu, stride, padding, groups)
     theirs = functools.partial(_lax_conv, stride=stride, padding=padding, groups=groups)
     pairs = []
     for function in (ours, theirs):

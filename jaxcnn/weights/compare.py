@@ -15,6 +15,7 @@ import numpy as np
 from jaxcnn.config import Preprocessing
 from jaxcnn.errors import InputError
 from jaxcnn.paths import flatten
+from jaxcnn.runtime import compiler_options
 from jaxcnn.weights.reasons import Layer, likely_reason
 
 
@@ -127,7 +128,7 @@ def trace(side: Side, inputs: np.ndarray) -> dict[str, Layer]:
             side.model.apply(variables, x, train=False)
         return values
 
-    values = jax.device_get(jax.jit(run)(dict(side.variables), inputs))
+    values = jax.device_get(jax.jit(run, compiler_options=compiler_options())(dict(side.variables), inputs))
     flat = {path: np.asarray(leaf) for path, leaf in flatten(side.variables).items()}
     layers = {}
     for (path, module), (given, output) in zip(modules.items(), values, strict=True):
