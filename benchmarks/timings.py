@@ -1,0 +1,46 @@
+"""What steps and inference have in common: comparisons of a network, and the table of their rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks import report
+from benchmarks.candidates import CANDIDATES
+from benchmarks.comparison import Comparison
+from benchmarks.workloads import WORKLOADS, Kind, task_of
+
+BASELINES = ("pytorch", "flax")
+"""To what the ratios are: the first of these that takes part, or else the first candidate."""
+
+
+def comparison_of(network: str, candidates: Sequence[str], kind: Kind, settings: dict[str, Any]) -> Comparison:
+    """Returns the comparison of candidates on a network; settings that are none are left to the table."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    tasks = []
+    for name in candidates:
+        own = given if name.startswith("ours") else {**given, "options": {}}
+        tasks.append(task_of(WORKLOADS[network], name, kind, **own))
+    baseline = next((name for name in BASELINES if name in candidates), candidates[0])
+    return Comparison(WORKLOADS[network].title, tuple(tasks), baseline)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the Markdown table of measured rows."""
+    has_mfu = any("mfu" in row for row in rows)
+    header = ["network", "images", "batch", "type", "candidate", "images/s", "ms a step", "ratio", "to", "16 to 84 %"]
+    return report.markdown([*header, "MFU"] if has_mfu else header, [_line(row, has_mfu) for row in rows])
+
+
+def _line(row: dict[str, Any], has_mfu: bool) -> list[str]:
+    task = row["task"]
+    px = task["image_px"]
+    line = [row["network"], f"{px}x{px}", str(task["batch"]), task["dtype"], row["title"]]
+    if "skipped" in row:
+        return [*line, "", "", "", "", f"skipped: {row['skipped']}", *[""] * has_mfu]
+    line += [f"{row['images_per_second']:,.4g}", f"{1000 * row['median_seconds']:,.4g}"]
+    ratio = row.get("ratio")
+    if ratio is None:
+        line += ["", "", ""]
+    else:
+        to = CANDIDATES[row["baseline"]].title
+        line += [f"{ratio['median']:.2f}", to, f"{ratio['low']:.2f} to {ratio['high']:.2f}"]
+    return [*line, f"{row['mfu']:.1%}" if "mfu" in row else ""] if has_mfu else line
