@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +28,11 @@ def parser_of(command: str, description: str) -> Parser:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON and Markdown files")
     parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="field of ModelConfig, for ours; repeatable"
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a field of ModelConfig; the peers know width alone; repeatable",
     )
     return parser
 
@@ -46,6 +51,7 @@ def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
     Raises:
       InputError: an unknown name, or a GPU is asked for where there is none.
     """
+    os.environ["JAX_PLATFORMS"] = "cpu"  # this process looks at shapes alone: a card is for the workers
     found = parser.parse_args(argv)
     found.option = dict(_option(text) for text in found.option)
     if found.device == "gpu" and gpu_name() is None:

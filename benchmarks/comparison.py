@@ -63,6 +63,7 @@ def measure(comparison: Comparison, rounds: int, warmup: int) -> list[dict[str, 
                 for _ in range(warmup):
                     worker.turn()
         seconds = _rotate(title, {name: worker for name, worker in workers.items() if name not in skipped}, rounds)
+    _tell("")
     rows = []
     for task in comparison.tasks:
         row = _heading(comparison, task)

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _forms(network: str, option: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """(candidate, options) of each row of a network."""
-    forms: list[tuple[str, dict[str, Any]]] = [("ours", option), ("flax", {})]
+    forms: list[tuple[str, dict[str, Any]]] = [("ours", option), ("flax", option)]
     if network in SCANNED:
         forms.insert(1, ("ours", {**option, "scan_blocks": True}))
     return forms

@@ -13,19 +13,19 @@ def main(argv: Sequence[str]) -> int:
     """Compiles, prints and writes."""
     found = parse(parser_of("memory", __doc__), argv)
     report.check_folder(found.out)
-    settings = {"dtype": found.dtype, "device": found.device}
+    settings = {"dtype": found.dtype, "device": found.device, "options": found.option}
     rows = [
-        _row(WORKLOADS[network], settings, found.option)
+        _row(WORKLOADS[network], settings)
         for network in chosen(found.networks, WORKLOADS, TIMED[found.device], "--networks")
     ]
     report.write(found.out, "memory", argv, rows, _table(rows))
     return 0
 
 
-def _row(workload: Workload, settings: dict[str, Any], option: dict[str, Any]) -> dict[str, Any]:
+def _row(workload: Workload, settings: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"network": workload.title}
-    for candidate, options in (("ours", option), ("flax", {})):
-        task = task_of(workload, candidate, "train", **settings, options=options)
+    for candidate in ("ours", "flax"):
+        task = task_of(workload, candidate, "train", **settings)
         with Worker(task) as worker:
             row[candidate] = worker.compile()["temp_bytes"]
         row["batch"] = task.batch

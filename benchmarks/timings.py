@@ -15,12 +15,9 @@ BASELINES = ("pytorch", "flax")
 def comparison_of(network: str, candidates: Sequence[str], kind: Kind, settings: dict[str, Any]) -> Comparison:
     """Returns the comparison of candidates on a network; settings that are none are left to the table."""
     given = {name: value for name, value in settings.items() if value is not None}
-    tasks = []
-    for name in candidates:
-        own = given if name.startswith("ours") else {**given, "options": {}}
-        tasks.append(task_of(WORKLOADS[network], name, kind, **own))
+    tasks = tuple(task_of(WORKLOADS[network], name, kind, **given) for name in candidates)
     baseline = next((name for name in BASELINES if name in candidates), candidates[0])
-    return Comparison(WORKLOADS[network].title, tuple(tasks), baseline)
+    return Comparison(WORKLOADS[network].title, tasks, baseline)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -61,17 +61,30 @@ class Turns:
 
 
 def _module_of(task: Task) -> Any:
-    """The module of a candidate; raises InputError where a package or a device is missing."""
+    """The module of a candidate; raises InputError where a package or the device is missing."""
     try:
         module = import_module(CANDIDATES[task.candidate].module)
     except ModuleNotFoundError as error:
         raise InputError(f'{error.name} is not installed: pip install -e ".[benchmarks]"') from None
-    if task.device == "gpu" and not CANDIDATES[task.candidate].uses_torch:
-        import jax
-
-        if jax.default_backend() != "gpu":
-            raise InputError('JAX sees no GPU: pip install -e ".[cuda]"')
+    if task.device == "gpu":
+        _check_gpu(CANDIDATES[task.candidate].uses_torch)
     return module
+
+
+def _check_gpu(for_torch: bool) -> None:
+    """Raises InputError where the library of a candidate does not see the GPU."""
+    if for_torch:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise InputError("PyTorch sees no GPU: install a build of torch with CUDA")
+        return
+    import jax
+
+    try:
+        jax.devices("cuda")
+    except RuntimeError:
+        raise InputError('JAX sees no GPU: pip install -e ".[cuda]"') from None
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:

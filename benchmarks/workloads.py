@@ -21,7 +21,7 @@ class Workload:
       batch: images a step on a CPU.
       gpu_batch: images a step on a GPU.
       num_classes: outputs of the head.
-      options: fields of `ModelConfig` that differ from their defaults; of them the peers know `width` and `norm`.
+      options: fields of `ModelConfig` that differ from their defaults; the peers know `width` alone of them.
     """
 
     title: str
