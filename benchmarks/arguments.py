@@ -61,9 +61,10 @@ def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
 
 def chosen(given: tuple[str, ...] | None, known: Iterable[str], default: Sequence[str], what: str) -> tuple[str, ...]:
     """Returns the names given, or else the default; raises InputError for one that is not known."""
+    listed = list(known)
     for name in given or ():
-        if name not in (known := list(known)):
-            raise InputError(f"{what} {name!r}: {did_you_mean(name, known)}")
+        if name not in listed:
+            raise InputError(f"{what} {name!r}: {did_you_mean(name, listed)}")
     return tuple(given or default)
 
 

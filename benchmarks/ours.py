@@ -2,7 +2,7 @@
 
 ours        one dispatch a step, the batch on the device already
 ours-chunk  all steps of a turn in one dispatch of the same program
-ours-input  batches are gathered from a set on the device and augmented, as in a run
+ours-input  the same, and batches are gathered from a set on the device, cropped and flipped, as in a run
 """
 
 import functools
@@ -105,7 +105,7 @@ def _trainer(task: Task, variables: dict[str, Any]) -> Callable[[int], None]:
 
     def run(num_steps: int) -> None:
         nonlocal state, sums
-        for count in [num_steps] if task.candidate == "ours-chunk" else [1] * num_steps:
+        for count in [1] * num_steps if task.candidate == "ours" else [num_steps]:
             state, sums, progress = compiled(state, sums, source, inputs, np.int32(count))
         jax.block_until_ready((state, sums, progress))
 

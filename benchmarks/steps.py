@@ -13,6 +13,8 @@ from benchmarks.timings import comparison_of, table
 from benchmarks.workloads import TIMED, WORKLOADS, Task
 
 PEERS = ("ours", "pytorch", "torch.compile", "flax")
+RUNS = ("ours-chunk", "ours-input")
+"""Ours as in a run, where a dispatch has many steps: the batches given, or taken from a set and augmented."""
 DISPATCH = "dispatch"
 """The name, among the candidates, of the comparison of one dispatch of several steps with several of one."""
 DISPATCH_NETWORKS = ("resnet20", "resnet18")
@@ -38,8 +40,8 @@ def main(argv: Sequence[str]) -> int:
 def _comparisons(found: argparse.Namespace) -> list[Comparison]:
     """What to measure: each network beside the peers, and our own dispatches."""
     networks = chosen(found.networks, WORKLOADS, TIMED[found.device], "--networks")
-    default = (*PEERS, "ours-input") if found.device == "gpu" else (*PEERS, DISPATCH)
-    candidates = chosen(found.candidates, (*PEERS, "ours-input", DISPATCH), default, "--candidates")
+    default = (*PEERS, *RUNS) if found.device == "gpu" else (*PEERS, DISPATCH)
+    candidates = chosen(found.candidates, (*PEERS, *RUNS, DISPATCH), default, "--candidates")
     peers = [name for name in candidates if name != DISPATCH]
     settings = {"dtype": found.dtype, "device": found.device, "options": found.option, "batch": found.batch}
     steps = GPU_STEPS if found.device == "gpu" else 1
