@@ -40,9 +40,9 @@ def parser_of(command: str, description: str) -> Parser:
 def add_timing(parser: Parser) -> None:
     """Adds the options of commands that time turns."""
     parser.add_argument("--candidates", help="names with commas between; default: all for the device", type=_names)
-    parser.add_argument("--rounds", type=_count, default=20, help="turns of each candidate")
-    parser.add_argument("--warmup", type=_count, default=3, help="turns before those that count")
-    parser.add_argument("--batch", type=_count, help="images a step; default: that of the table")
+    parser.add_argument("--rounds", type=count, default=20, help="turns of each candidate")
+    parser.add_argument("--warmup", type=count, default=3, help="turns before those that count")
+    parser.add_argument("--batch", type=count, help="images a step; default: that of the table")
 
 
 def parse(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
@@ -68,11 +68,19 @@ def chosen(given: tuple[str, ...] | None, known: Iterable[str], default: Sequenc
     return tuple(given or default)
 
 
+def settings_of(found: argparse.Namespace) -> dict[str, Any]:
+    """Returns what the options say of every task; see `task_of`."""
+    settings = {"dtype": found.dtype, "device": found.device, "options": found.option}
+    batch = getattr(found, "batch", None)
+    return settings if batch is None else {**settings, "batch": batch}
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Returns a whole number from 1 on, for argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from benchmarks.arguments import chosen, parse, parser_of
+from benchmarks.arguments import chosen, count, parse, parser_of, settings_of
 from benchmarks.candidates import CANDIDATES
 from benchmarks.processes import Worker
 from benchmarks.workloads import WORKLOADS, Task, task_of
@@ -27,14 +27,13 @@ SCANNED = ("resnet110",) if HAS_SCAN else ()
 def main(argv: Sequence[str]) -> int:
     """Measures, prints and writes."""
     parser = parser_of("compile", __doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="compilations of each kind")
+    parser.add_argument("--rounds", type=count, default=3, help="compilations of each kind")
     found = parse(parser, argv)
     report.check_folder(found.out)
     rows = []
     for network in chosen(found.networks, WORKLOADS, NETWORKS, "--networks"):
-        settings = {"dtype": found.dtype, "device": found.device}
         for candidate, options in _forms(network, found.option):
-            task = task_of(WORKLOADS[network], candidate, "train", **settings, options=options)
+            task = task_of(WORKLOADS[network], candidate, "train", **{**settings_of(found), "options": options})
             rows.append(_row(WORKLOADS[network].title, task, found.rounds))
     report.write(found.out, "compile", argv, rows, _table(rows))
     return 0

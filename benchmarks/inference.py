@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from benchmarks import report
-from benchmarks.arguments import add_timing, chosen, parse, parser_of
+from benchmarks.arguments import add_timing, chosen, parse, parser_of, settings_of
 from benchmarks.comparison import measure
-from benchmarks.steps import GPU_STEPS, PEERS
-from benchmarks.timings import comparison_of, table
+from benchmarks.timings import PEERS, comparison_of, table
 from benchmarks.workloads import TIMED, WORKLOADS
 
 
@@ -18,10 +17,8 @@ def main(argv: Sequence[str]) -> int:
     report.check_folder(found.out)
     networks = chosen(found.networks, WORKLOADS, TIMED[found.device], "--networks")
     candidates = chosen(found.candidates, PEERS, PEERS, "--candidates")
-    settings = {"dtype": found.dtype, "device": found.device, "options": found.option, "batch": found.batch}
-    settings["steps"] = GPU_STEPS if found.device == "gpu" else 1
     rows = []
     for name in networks:
-        rows += measure(comparison_of(name, candidates, "forward", settings), found.rounds, found.warmup)
+        rows += measure(comparison_of(name, candidates, "forward", settings_of(found)), found.rounds, found.warmup)
     report.write(found.out, "inference", argv, rows, table(rows))
     return 0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import report
-from benchmarks.arguments import chosen, parse, parser_of
+from benchmarks.arguments import chosen, parse, parser_of, settings_of
 from benchmarks.processes import Worker
 from benchmarks.workloads import TIMED, WORKLOADS, Workload, task_of
 
@@ -13,9 +13,8 @@ def main(argv: Sequence[str]) -> int:
     """Compiles, prints and writes."""
     found = parse(parser_of("memory", __doc__), argv)
     report.check_folder(found.out)
-    settings = {"dtype": found.dtype, "device": found.device, "options": found.option}
     rows = [
-        _row(WORKLOADS[network], settings)
+        _row(WORKLOADS[network], settings_of(found))
         for network in chosen(found.networks, WORKLOADS, TIMED[found.device], "--networks")
     ]
     report.write(found.out, "memory", argv, rows, _table(rows))

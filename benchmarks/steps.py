@@ -5,21 +5,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import report
-from benchmarks.arguments import add_timing, chosen, parse, parser_of
+from benchmarks.arguments import add_timing, chosen, parse, parser_of, settings_of
 from benchmarks.cards import peak_flops, utilisation
 from benchmarks.comparison import Comparison, measure
 from benchmarks.machine import gpu_name
-from benchmarks.timings import comparison_of, table
+from benchmarks.timings import PEERS, comparison_of, table
 from benchmarks.workloads import TIMED, WORKLOADS, Task
 
-PEERS = ("ours", "pytorch", "torch.compile", "flax")
 RUNS = ("ours-chunk", "ours-input")
 """Ours as in a run, where a dispatch has many steps: the batches given, or taken from a set and augmented."""
 DISPATCH = "dispatch"
 """The name, among the candidates, of the comparison of one dispatch of several steps with several of one."""
 DISPATCH_NETWORKS = ("resnet20", "resnet18")
 DISPATCH_STEPS = 8
-GPU_STEPS = 10  # a turn: a step takes milliseconds there, and a run does not wait for each
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,9 +41,8 @@ def _comparisons(found: argparse.Namespace) -> list[Comparison]:
     default = (*PEERS, *RUNS) if found.device == "gpu" else (*PEERS, DISPATCH)
     candidates = chosen(found.candidates, (*PEERS, *RUNS, DISPATCH), default, "--candidates")
     peers = [name for name in candidates if name != DISPATCH]
-    settings = {"dtype": found.dtype, "device": found.device, "options": found.option, "batch": found.batch}
-    steps = GPU_STEPS if found.device == "gpu" else 1
-    listed = [comparison_of(name, peers, "train", {**settings, "steps": steps}) for name in networks if peers]
+    settings = settings_of(found)
+    listed = [comparison_of(name, peers, "train", settings) for name in networks if peers]
     for name in DISPATCH_NETWORKS:
         if DISPATCH in candidates and name in networks:
             both = comparison_of(name, ["ours", "ours-chunk"], "train", {**settings, "steps": DISPATCH_STEPS})

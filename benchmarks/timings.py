@@ -8,13 +8,15 @@ from benchmarks.candidates import CANDIDATES
 from benchmarks.comparison import Comparison
 from benchmarks.workloads import WORKLOADS, Kind, task_of
 
+PEERS = ("ours", "pytorch", "torch.compile", "flax")
+GPU_STEPS = 10  # a turn: a step takes milliseconds there, and a run does not wait for each
 BASELINES = ("pytorch", "flax")
 """To what the ratios are: the first of these that takes part, or else the first candidate."""
 
 
 def comparison_of(network: str, candidates: Sequence[str], kind: Kind, settings: dict[str, Any]) -> Comparison:
-    """Returns the comparison of candidates on a network; settings that are none are left to the table."""
-    given = {name: value for name, value in settings.items() if value is not None}
+    """Returns the comparison of candidates on a network; settings may have a number of `steps` a turn."""
+    given = {"steps": GPU_STEPS if settings["device"] == "gpu" else 1, **settings}
     tasks = tuple(task_of(WORKLOADS[network], name, kind, **given) for name in candidates)
     baseline = next((name for name in BASELINES if name in candidates), candidates[0])
     return Comparison(WORKLOADS[network].title, tasks, baseline)
