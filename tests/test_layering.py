@@ -21,6 +21,7 @@ RANKS = {
 }  # fmt: skip
 PACKAGE = ROOT / "jaxcnn"
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 
 def unit_of(path: Path) -> str:
@@ -82,6 +83,19 @@ def test_imports_stay_light(module: str, absent: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_package_knows_nothing_of_its_benchmarks(path: Path) -> None:
+    assert "benchmarks" not in {name.split(".")[0] for name in imported(path)}
+
+
+def test_benchmarks_import_heavy_packages_only_in_workers() -> None:
+    code = (
+        "import sys, benchmarks.steps, benchmarks.compiling, benchmarks.worker, benchmarks.figure; print(*sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"jax", "flax", "torch", "matplotlib"} & set(out.stdout.split())
+
+
+@pytest.mark.parametrize("path", FILES + BENCHMARKS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") < 300
