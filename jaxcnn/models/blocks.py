@@ -61,10 +61,10 @@ class Block(nn.Module):
         return self.activation(self.norm(name=name, train=self.train)(x))
 
     def _conv(
-        self, x: jax.Array, features: int, kernel_size: int, name: str, stride: int = 1, groups: int = 1
-    ) -> jax.Array:
+        self, x: jax.Array, features: int, kernel_size: int, name: str, stride: int = 1, groups: int = 1, **kwargs: Any
+    ) -> Any:
         bias = not has_bias(self.norm)
-        return self.conv(features, kernel_size, stride, groups=groups, use_bias=bias, name=name)(x)
+        return self.conv(features, kernel_size, stride, groups=groups, use_bias=bias, name=name, **kwargs)(x)
 
     def _drop(self, x: jax.Array) -> jax.Array:
         return self.dropout(deterministic=not self.train, name="dropout")(x)
@@ -123,7 +123,7 @@ class BottleneckBlock(Block):
         y = self._norm_act(y, "norm1")
         y = self._conv(y, inner, 3, "conv2", second, self.groups)
         y = self._drop(self._norm_act(y, "norm2"))
-        y = self._conv(y, self.features * self.expansion, 1, "conv3")
+        y = self._conv(y, self.features * self.expansion, 1, "conv3", lazy=True)
         y = self._end(self._last_norm(y, "norm3"))
         return self.activation(y + _shortcut(self, x))
 
@@ -192,7 +192,7 @@ def _shortcut(block: Block, x: jax.Array) -> jax.Array:
     """The input of a block in the shape of its output: the identity where they agree, else `_resized` and a norm."""
     if _fits(block, x):
         return x
-    x = _resized(block, x)
+    x = _resized(block, x, lazy=block.shortcut != "pad")
     return x if block.shortcut == "pad" else block.norm(name="shortcut_norm", train=block.train)(x)
 
 
@@ -200,7 +200,7 @@ def _preact_shortcut(block: Block, x: jax.Array, active: jax.Array) -> jax.Array
     return x if _fits(block, x) else _resized(block, active)
 
 
-def _resized(block: Block, x: jax.Array) -> jax.Array:
+def _resized(block: Block, x: jax.Array, lazy: bool = False) -> Any:
     """x with the stride and the channels of the block's output.
 
     pad: every stride-th pixel, new channels zero, half of them on each side (He et al. 2015, section 4.1, option A);
@@ -215,7 +215,7 @@ def _resized(block: Block, x: jax.Array) -> jax.Array:
         return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
     if block.shortcut == "pool" and stride == 2:
         x, stride = halve_mean(x), 1
-    return block._conv(x, features, 1, "shortcut_conv", stride)
+    return block._conv(x, features, 1, "shortcut_conv", stride, lazy=lazy)
 
 
 class SqueezeExcite(nn.Module):

@@ -19,16 +19,18 @@ is the mean of squared deviations, not E[x²] - E[x]², which can turn negative;
 batch norm take the latter, which reads the map once: see `batch_norm.moments` for what holds then.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcnn.errors import InputError
 from jaxcnn.models.batch_norm import batch_norm, normalise, plain_batch_norm
+from jaxcnn.models.conv import Unevaluated, evaluated
+from jaxcnn.models.pointwise import pointwise_batch_norm
 from jaxcnn.paths import GlobRule
 
 Initializer = Any
@@ -134,27 +136,48 @@ class _BatchNorm(nn.Module):
     scale_init: Initializer
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        features = (x.shape[-1],)
+    def __call__(self, x: jax.Array | Unevaluated) -> jax.Array:
+        features = ((x.kernel if isinstance(x, Unevaluated) else x).shape[-1],)
         scale = self.param("scale", self.scale_init, features, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
         if not self.train or self._is_frozen():
+            x = evaluated(x)
             wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             return normalise(wide, running_mean.value, running_var.value, scale, bias, self.spec.epsilon).astype(
                 x.dtype
             )
-        num_parts = self._num_parts(x.shape[0])
-        parts = x if num_parts == 1 else x.reshape(num_parts, -1, *x.shape[1:])  # [P, N / P, H, W, C]
-        axes = tuple(range(parts.ndim - 1))[-3:]  # N, H and W of a part
-        arithmetic = plain_batch_norm if self.spec.plain else batch_norm
-        y, mean, var = arithmetic(parts, scale, bias, axes, self.spec.epsilon)
+        y, mean, var = self._with_batch_statistics(x, scale, bias)
         if not self.is_initializing():
-            count = math.prod(parts.shape[-4:-1])
+            count = y.size // mean.size
             running_mean.value = self._average(running_mean.value, mean)
             running_var.value = self._average(running_var.value, var * (count / max(count - 1, 1)))
-        return y.reshape(x.shape)
+        return y
+
+    def _with_batch_statistics(
+        self, x: jax.Array | Unevaluated, scale: jax.Array, bias: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns y, and the mean and variance of each part [P, C]; see `batch_norm.py` and `pointwise.py`."""
+        spec = self.spec
+
+        def usual(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            num_parts = self._num_parts(x.shape[0])
+            parts = x if num_parts == 1 else x.reshape(num_parts, -1, *x.shape[1:])  # [P, N / P, H, W, C]
+            axes = tuple(range(parts.ndim - 1))[-3:]  # N, H and W of a part
+            arithmetic = plain_batch_norm if spec.plain else batch_norm
+            y, mean, var = arithmetic(parts, scale, bias, axes, spec.epsilon)
+            return y.reshape(x.shape), mean.reshape(num_parts, -1), var.reshape(num_parts, -1)
+
+        def fused(h: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            y, mean, var = pointwise_batch_norm(h, kernel, scale, bias, spec.epsilon)
+            return y, mean[None], var[None]
+
+        if not isinstance(x, Unevaluated):
+            return usual(x)
+        if spec.plain or self._num_parts(x.x.shape[0]) > 1 or not _pays(x):
+            return usual(x())
+        return lax.platform_dependent(x.x, x.kernel, tpu=fused, default=lambda h, kernel: usual(x.compute(h, kernel)))
 
     def _num_parts(self, batch: int) -> int:
         size = self.spec.virtual_batch_size or batch
@@ -163,14 +186,21 @@ class _BatchNorm(nn.Module):
         return batch // size
 
     def _average(self, running: jax.Array, new: jax.Array) -> jax.Array:
-        """The running value [C] after it took up the parts [P, 1, 1, 1, C], one after the other; without gradient."""
-        keep, num_parts, new = self.spec.momentum, len(new), jax.lax.stop_gradient(new)
+        """The running value [C] after it took up the parts [P, C], one after the other; without gradient."""
+        keep, num_parts, new = self.spec.momentum, len(new), lax.stop_gradient(new)
         weights = (1 - keep) * keep ** jnp.arange(num_parts - 1, -1, -1, dtype=running.dtype)  # [P], the last largest
-        return keep**num_parts * running + jnp.sum(weights[:, None] * new.reshape(num_parts, -1), axis=0)
+        return keep**num_parts * running + jnp.sum(weights[:, None] * new, axis=0)
 
     def _is_frozen(self) -> bool:
         path = "/".join(self.path)
         return self.spec.frozen.matches(f"{path}/scale") and self.spec.frozen.matches(f"{path}/bias")
+
+
+def _pays(convolution: Unevaluated) -> bool:
+    """Whether `pointwise_batch_norm` is for it: of a 16-bit type, and with an input smaller than the output."""
+    in_features, out_features = convolution.kernel.shape[2:]
+    fits = convolution.is_pointwise and convolution.stride == 1 and convolution.x.dtype.itemsize < 4
+    return fits and out_features >= 2 * in_features
 
 
 class _GroupNorm(nn.Module):
@@ -179,7 +209,8 @@ class _GroupNorm(nn.Module):
     scale_init: Initializer
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array | Unevaluated) -> jax.Array:
+        x = evaluated(x)
         n, h, w, c = x.shape
         groups = self.groups_of(c)
         scale = self.param("scale", self.scale_init, (c,), jnp.float32)
@@ -192,5 +223,5 @@ class _GroupNorm(nn.Module):
 
 
 class _Identity(nn.Module):
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x
+    def __call__(self, x: jax.Array | Unevaluated) -> jax.Array:
+        return evaluated(x)

@@ -19,7 +19,7 @@ import jax
 from jaxcnn.models.blocks import BasicBlock, Block, Shortcut, is_preact
 from jaxcnn.models.conv import Conv
 from jaxcnn.models.features import pass_through
-from jaxcnn.models.layers import Activation, max_pool
+from jaxcnn.models.layers import Activation, max_pool, relu
 from jaxcnn.models.norms import BatchNorm, Norm, has_bias
 
 Stem = Literal["small", "imagenet", "deep"]
@@ -99,7 +99,7 @@ class ResNet(nn.Module):
     stem_width: int | None = None
     shortcut: Shortcut = "projection"
     norm: Norm = BatchNorm()
-    activation: Activation = nn.relu
+    activation: Activation = relu
     conv: Any = Conv
     zero_last_scale: bool = False
     groups: int = 1
