@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
@@ -32,7 +33,7 @@ from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.partition import partition
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState, create_state
-from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
+from jaxcnn.training.step import Step, StepOptions, make_chunk, make_step, zero_sums
 from jaxcnn.weights.importer import preprocessing_for, statistics_told
 
 LOG = logging.getLogger("jaxcnn")
@@ -139,29 +140,22 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, data: dict[str,
     steps_per_epoch = len(data["train"]) / size
     total_steps = _steps(config.train.epochs, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
-    optimizer = make_optimizer(config.optim, schedule)
-    statistics = network.preprocessing
-    step = make_step(
-        network.model,
-        optimizer,
-        make_augment(config.augment, statistics.mean, statistics.std),
-        StepOptions(config.seed, config.train.label_smoothing, config.optim.accumulation, config.optim.ema_decay),
-    )
+    step, optimizer = training_step(config, network, schedule)
 
     def take(arrays: Arrays, places: jax.Array) -> Arrays:
         return jax.lax.with_sharding_constraint(loader.take(arrays, places), meshes.over_data(mesh))
 
     def initial_state() -> TrainState:
-        return meshes.replicate(mesh, _state_of(config, optimizer, initial_variables(config, network)))
+        return meshes.replicate(mesh, state_of(config, optimizer, initial_variables(config, network)))
 
     def state_shapes() -> TrainState:
-        shapes = jax.eval_shape(lambda variables: _state_of(config, optimizer, variables), network.shapes)
+        shapes = jax.eval_shape(lambda variables: state_of(config, optimizer, variables), network.shapes)
         everywhere = meshes.replicated(mesh)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
 
     @functools.cache
     def no_sums() -> dict[str, np.ndarray]:
-        images = jax.ShapeDtypeStruct((size, *statistics.image_shape), jnp.uint8)
+        images = jax.ShapeDtypeStruct((size, *network.preprocessing.image_shape), jnp.uint8)
         return zero_sums(step, state_shapes(), images, jax.ShapeDtypeStruct((size,), jnp.int32))
 
     return Job(
@@ -184,7 +178,19 @@ def _steps(epochs: float, steps_per_epoch: float) -> int:
     return max(1, math.ceil(epochs * steps_per_epoch - 1e-9))
 
 
-def _state_of(config: TrainConfig, optimizer: Any, variables: dict[str, Any]) -> TrainState:
+def training_step(
+    config: TrainConfig, network: Network, schedule: Callable
+) -> tuple[Step, optax.GradientTransformation]:
+    """Returns the training step of a config, see `training/step.py`, and its optimizer."""
+    statistics = network.preprocessing
+    optimizer = make_optimizer(config.optim, schedule)
+    augment = make_augment(config.augment, statistics.mean, statistics.std)
+    options = StepOptions(config.seed, config.train.label_smoothing, config.optim.accumulation, config.optim.ema_decay)
+    return make_step(network.model, optimizer, augment, options), optimizer
+
+
+def state_of(config: TrainConfig, optimizer: optax.GradientTransformation, variables: dict[str, Any]) -> TrainState:
+    """Returns the state before step 0 for the variables of the network."""
     return create_state(variables, GlobRule(config.freeze), optimizer, config.optim.ema_decay is not None)
 
 

@@ -16,7 +16,7 @@ RANKS = {
     "run_folder": 4, "weights": 4, "writer": 4,
     "network": 5, "evaluation": 5, "build": 5,
     "loop": 6,
-    "predict": 7,
+    "predict": 7, "plan": 7,
     "cli": 10, "__main__": 11,
 }  # fmt: skip
 PACKAGE = ROOT / "jaxcnn"

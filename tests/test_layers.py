@@ -18,6 +18,7 @@ from jaxcnn.models.layers import (
     halve_mean,
     initializer,
     max_pool,
+    relu,
 )
 
 CLOSED_FORMS = {
@@ -38,6 +39,12 @@ def test_activation_is_its_closed_form(name):
     x = np.linspace(-5, 5, 41)
     y = jax.jit(ACTIVATIONS[name])(jnp.float32(x))
     np.testing.assert_allclose(y, [CLOSED_FORMS[name](v) for v in x], rtol=1e-5, atol=1e-6)
+
+
+def test_relu_has_the_derivatives_of_nn_relu_in_both_modes():
+    x = jnp.array([-2.0, -0.0, 0.0, 1e-30, 3.0, jnp.nan])
+    for function in (jax.vmap(jax.grad(relu)), lambda x: jax.jvp(relu, (x,), (jnp.ones_like(x),))[1]):
+        np.testing.assert_array_equal(function(x), jax.vmap(jax.grad(jax.nn.relu))(x))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -12,6 +12,7 @@ Every block may drop units before its last convolution (Zagoruyko & Komodakis 20
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn.errors import InputError
+from jaxcnn.models.batch_norm import KEPT
 from jaxcnn.models.layers import Activation, drop_image, global_mean, halve_mean
 from jaxcnn.models.norms import Norm, has_bias
 
@@ -39,6 +41,7 @@ class Block(nn.Module):
       drop_rate: probability that the branch is dropped for an image.
       squeeze_excite: whether the branch ends with a `SqueezeExcite`.
       groups, widening, stride_first: see `ResNet`; of the bottlenecks only.
+      recompute: compute the maps inside the block once more on the way back, instead of keeping them.
     """
 
     features: int
@@ -55,16 +58,23 @@ class Block(nn.Module):
     groups: int = 1
     widening: int = 1
     stride_first: bool = False
+    recompute: bool = False
     expansion = 1
+
+    def _recomputed(self, part: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
+        """part(self, x); with `recompute`, of what is inside only the values named `KEPT` are stored."""
+        if self.recompute:
+            part = nn.remat(part, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
+        return part(self, x)
 
     def _norm_act(self, x: jax.Array, name: str) -> jax.Array:
         return self.activation(self.norm(name=name, train=self.train)(x))
 
     def _conv(
-        self, x: jax.Array, features: int, kernel_size: int, name: str, stride: int = 1, groups: int = 1
-    ) -> jax.Array:
+        self, x: jax.Array, features: int, kernel_size: int, name: str, stride: int = 1, groups: int = 1, **kwargs: Any
+    ) -> Any:
         bias = not has_bias(self.norm)
-        return self.conv(features, kernel_size, stride, groups=groups, use_bias=bias, name=name)(x)
+        return self.conv(features, kernel_size, stride, groups=groups, use_bias=bias, name=name, **kwargs)(x)
 
     def _drop(self, x: jax.Array) -> jax.Array:
         return self.dropout(deterministic=not self.train, name="dropout")(x)
@@ -86,13 +96,16 @@ class BasicBlock(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self._conv(x, self.features, 3, "conv1", self.stride)
-        y = self._drop(self._norm_act(y, "norm1"))
-        y = self._conv(y, self.features, 3, "conv2")
-        y = self._end(self._last_norm(y, "norm2"))
+        y = self._recomputed(BasicBlock._branch, x)
         if self.adds_shortcut:
             y = y + _shortcut(self, x)
         return self.activation(y)
+
+    def _branch(self, x: jax.Array) -> jax.Array:
+        y = self._conv(x, self.features, 3, "conv1", self.stride)
+        y = self._drop(self._norm_act(y, "norm1"))
+        y = self._conv(y, self.features, 3, "conv2")
+        return self._end(self._last_norm(y, "norm2"))
 
 
 class PlainBlock(BasicBlock):
@@ -117,15 +130,17 @@ class BottleneckBlock(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        return self.activation(self._recomputed(BottleneckBlock._branch, x) + _shortcut(self, x))
+
+    def _branch(self, x: jax.Array) -> jax.Array:
         first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
         inner = self.features * self.widening
         y = self._conv(x, inner, 1, "conv1", first)
         y = self._norm_act(y, "norm1")
         y = self._conv(y, inner, 3, "conv2", second, self.groups)
         y = self._drop(self._norm_act(y, "norm2"))
-        y = self._conv(y, self.features * self.expansion, 1, "conv3")
-        y = self._end(self._last_norm(y, "norm3"))
-        return self.activation(y + _shortcut(self, x))
+        y = self._conv(y, self.features * self.expansion, 1, "conv3", lazy=True)
+        return self._end(self._last_norm(y, "norm3"))
 
 
 class PreActBlock(Block):
@@ -137,6 +152,9 @@ class PreActBlock(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        return self._recomputed(PreActBlock._whole, x)
+
+    def _whole(self, x: jax.Array) -> jax.Array:
         active = self._norm_act(x, "norm1")
         y = self._conv(active, self.features, 3, "conv1", self.stride)
         y = self._drop(self._norm_act(y, "norm2"))
@@ -154,6 +172,9 @@ class PreActBottleneckBlock(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        return self._recomputed(PreActBottleneckBlock._whole, x)
+
+    def _whole(self, x: jax.Array) -> jax.Array:
         first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
         inner = self.features * self.widening
         active = self._norm_act(x, "norm1")
@@ -192,7 +213,7 @@ def _shortcut(block: Block, x: jax.Array) -> jax.Array:
     """The input of a block in the shape of its output: the identity where they agree, else `_resized` and a norm."""
     if _fits(block, x):
         return x
-    x = _resized(block, x)
+    x = _resized(block, x, lazy=block.shortcut != "pad")
     return x if block.shortcut == "pad" else block.norm(name="shortcut_norm", train=block.train)(x)
 
 
@@ -200,7 +221,7 @@ def _preact_shortcut(block: Block, x: jax.Array, active: jax.Array) -> jax.Array
     return x if _fits(block, x) else _resized(block, active)
 
 
-def _resized(block: Block, x: jax.Array) -> jax.Array:
+def _resized(block: Block, x: jax.Array, lazy: bool = False) -> Any:
     """x with the stride and the channels of the block's output.
 
     pad: every stride-th pixel, new channels zero, half of them on each side (He et al. 2015, section 4.1, option A);
@@ -215,7 +236,7 @@ def _resized(block: Block, x: jax.Array) -> jax.Array:
         return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
     if block.shortcut == "pool" and stride == 2:
         x, stride = halve_mean(x), 1
-    return block._conv(x, features, 1, "shortcut_conv", stride)
+    return block._conv(x, features, 1, "shortcut_conv", stride, lazy=lazy)
 
 
 class SqueezeExcite(nn.Module):

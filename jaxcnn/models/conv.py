@@ -6,7 +6,9 @@ backend: one compiles for a TPU on a CPU machine.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +19,26 @@ from jaxcnn.models.conv_cpu import conv_cpu
 from jaxcnn.models.layers import Initializer, kaiming_normal
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+@dataclass(frozen=True)
+class Unevaluated:
+    """A convolution not yet computed, handed to the norm after it, which may be able to do both at once."""
+
+    x: jax.Array
+    kernel: jax.Array
+    stride: int
+    is_pointwise: bool
+    """Whether it is a 1x1 convolution of all channels without padding."""
+    compute: Callable[[jax.Array, jax.Array], jax.Array]
+
+    def __call__(self) -> jax.Array:
+        return self.compute(self.x, self.kernel)
+
+
+def evaluated(x: jax.Array | Unevaluated) -> jax.Array:
+    """Returns the map that x is or stands for."""
+    return x() if isinstance(x, Unevaluated) else x
 
 
 class Conv(nn.Module):
@@ -33,6 +55,7 @@ class Conv(nn.Module):
       kernel_init: initialiser of the kernel.
       dtype: compute type; the parameters are float32.
       plain: use `lax.conv_general_dilated` on CPU too (for export and forward-mode derivatives).
+      lazy: return it `Unevaluated`, for a norm that follows at once.
     """
 
     features: int
@@ -45,9 +68,10 @@ class Conv(nn.Module):
     kernel_init: Initializer = kaiming_normal("fan_out")
     dtype: jnp.dtype = jnp.float32
     plain: bool = False
+    lazy: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> Any:
         """Returns [N, H', W', features] for x [N, H, W, C]."""
         side, in_features = self.kernel_size, x.shape[-1]
         if in_features % self.groups or self.features % self.groups:
@@ -59,6 +83,9 @@ class Conv(nn.Module):
         padding = (side - 1) // 2 if self.padding is None else self.padding
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         convolve = _lax_conv if self.plain else conv
+        if self.lazy and not self.use_bias:
+            compute = functools.partial(convolve, stride=self.stride, padding=padding, groups=self.groups)
+            return Unevaluated(x, kernel, self.stride, side == 1 and padding == 0 and self.groups == 1, compute)
         y = convolve(x, kernel, self.stride, padding, self.groups)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)

@@ -14,6 +14,22 @@ Activation = Callable[[jax.Array], jax.Array]
 Initializer = Callable[..., Any]
 
 
+@jax.custom_jvp
+def relu(x: jax.Array) -> jax.Array:
+    """Returns max(x, 0), whose derivative is 1 where the output is positive, else 0.
+
+    That is `nn.relu`; but its derivative is read from the output, which is kept in any case as the input of what comes
+    next, not from x, which then need not be kept beside it.
+    """
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    y = relu(*primals)
+    return y, lax.select(y > 0, tangents[0], jnp.zeros_like(tangents[0]))
+
+
 def gelu(x: jax.Array) -> jax.Array:
     """Returns x · Φ(x), exactly (Hendrycks & Gimpel 2016; PyTorch's default)."""
     return nn.gelu(x, approximate=False)
@@ -25,7 +41,7 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": nn.relu,
+    "relu": relu,
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "silu": nn.silu,

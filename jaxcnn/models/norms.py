@@ -14,19 +14,23 @@ bias a channel; they differ only in the axes of mean and var:
 | GroupNorm    | H, W, C/G (each image, group)  | 1e-5    | Wu & He 2018, equations 1 to 7 |
 | NoNorm       | none: y = x, no parameters     |         | |
 
-Statistics and arithmetic are float32 whatever the compute dtype; the variance is the mean of squared deviations, not
-E[x²] - E[x]², which can turn negative. The output has the dtype of the input.
+Statistics and arithmetic are float32 whatever the compute dtype; the output has the dtype of the input. The variance
+is the mean of squared deviations, not E[x²] - E[x]², which can turn negative; only for a compute dtype of 16 bits does
+batch norm take the latter, which reads the map once: see `batch_norm.moments` for what holds then.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcnn.errors import InputError
+from jaxcnn.models.batch_norm import batch_norm, normalise, plain_batch_norm
+from jaxcnn.models.conv import Unevaluated, evaluated
+from jaxcnn.models.pointwise import pointwise_batch_norm
 from jaxcnn.paths import GlobRule
 
 Initializer = Any
@@ -50,12 +54,15 @@ class BatchNorm:
     `virtual_batch_size`, which must divide the batch, cuts it into consecutive parts of so many images: each is
     normalised by its own statistics, and the running ones take up part after part (ghost batch norm, Hoffer et al.
     2017, algorithm 1). None: the batch is one part. Inference is the same in both cases.
+
+    `plain` leaves the derivatives to JAX, for those of forward mode; else they are those of `batch_norm.py`.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     frozen: GlobRule = GlobRule()
     virtual_batch_size: int | None = None
+    plain: bool = False
 
     def __call__(self, *, name: str, train: bool, scale_init: Initializer = nn.initializers.ones) -> nn.Module:
         return _BatchNorm(self, train, scale_init, name=name)
@@ -123,38 +130,54 @@ class _FixedGroups:
         return self.num_groups
 
 
-def _normalise(
-    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> jax.Array:
-    """(x - mean) / sqrt(var + epsilon) · scale + bias; all broadcast against x."""
-    return (x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
-
-
 class _BatchNorm(nn.Module):
     spec: BatchNorm
     train: bool
     scale_init: Initializer
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        features = (x.shape[-1],)
+    def __call__(self, x: jax.Array | Unevaluated) -> jax.Array:
+        features = ((x.kernel if isinstance(x, Unevaluated) else x).shape[-1],)
         scale = self.param("scale", self.scale_init, features, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if not self.train or self._is_frozen():
-            return _normalise(wide, running_mean.value, running_var.value, scale, bias, self.spec.epsilon).astype(
+            x = evaluated(x)
+            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            return normalise(wide, running_mean.value, running_var.value, scale, bias, self.spec.epsilon).astype(
                 x.dtype
             )
-        parts = wide.reshape(self._num_parts(x.shape[0]), -1, *x.shape[1:])  # [P, N / P, H, W, C]
-        mean = jnp.mean(parts, axis=(1, 2, 3), keepdims=True)  # [P, 1, 1, 1, C]
-        var = jnp.mean(jnp.square(parts - mean), axis=(1, 2, 3), keepdims=True)
+        y, mean, var = self._with_batch_statistics(x, scale, bias)
         if not self.is_initializing():
-            count = math.prod(parts.shape[1:-1])
+            count = y.size // mean.size
             running_mean.value = self._average(running_mean.value, mean)
             running_var.value = self._average(running_var.value, var * (count / max(count - 1, 1)))
-        return _normalise(parts, mean, var, scale, bias, self.spec.epsilon).reshape(x.shape).astype(x.dtype)
+        return y
+
+    def _with_batch_statistics(
+        self, x: jax.Array | Unevaluated, scale: jax.Array, bias: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns y, and the mean and variance of each part [P, C]; see `batch_norm.py` and `pointwise.py`."""
+        spec = self.spec
+
+        def usual(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            num_parts = self._num_parts(x.shape[0])
+            parts = x if num_parts == 1 else x.reshape(num_parts, -1, *x.shape[1:])  # [P, N / P, H, W, C]
+            axes = tuple(range(parts.ndim - 1))[-3:]  # N, H and W of a part
+            arithmetic = plain_batch_norm if spec.plain else batch_norm
+            y, mean, var = arithmetic(parts, scale, bias, axes, spec.epsilon)
+            return y.reshape(x.shape), mean.reshape(num_parts, -1), var.reshape(num_parts, -1)
+
+        def fused(h: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            y, mean, var = pointwise_batch_norm(h, kernel, scale, bias, spec.epsilon)
+            return y, mean[None], var[None]
+
+        if not isinstance(x, Unevaluated):
+            return usual(x)
+        if spec.plain or self._num_parts(x.x.shape[0]) > 1 or not _pays(x):
+            return usual(x())
+        return lax.platform_dependent(x.x, x.kernel, tpu=fused, default=lambda h, kernel: usual(x.compute(h, kernel)))
 
     def _num_parts(self, batch: int) -> int:
         size = self.spec.virtual_batch_size or batch
@@ -163,14 +186,21 @@ class _BatchNorm(nn.Module):
         return batch // size
 
     def _average(self, running: jax.Array, new: jax.Array) -> jax.Array:
-        """The running value [C] after it took up the parts [P, 1, 1, 1, C], one after the other."""
-        keep, num_parts = self.spec.momentum, len(new)
+        """The running value [C] after it took up the parts [P, C], one after the other; without gradient."""
+        keep, num_parts, new = self.spec.momentum, len(new), lax.stop_gradient(new)
         weights = (1 - keep) * keep ** jnp.arange(num_parts - 1, -1, -1, dtype=running.dtype)  # [P], the last largest
-        return keep**num_parts * running + jnp.sum(weights[:, None] * new.reshape(num_parts, -1), axis=0)
+        return keep**num_parts * running + jnp.sum(weights[:, None] * new, axis=0)
 
     def _is_frozen(self) -> bool:
         path = "/".join(self.path)
         return self.spec.frozen.matches(f"{path}/scale") and self.spec.frozen.matches(f"{path}/bias")
+
+
+def _pays(convolution: Unevaluated) -> bool:
+    """Whether `pointwise_batch_norm` is for it: of a 16-bit type, and with an input smaller than the output."""
+    in_features, out_features = convolution.kernel.shape[2:]
+    fits = convolution.is_pointwise and convolution.stride == 1 and convolution.x.dtype.itemsize < 4
+    return fits and out_features >= 2 * in_features
 
 
 class _GroupNorm(nn.Module):
@@ -179,7 +209,8 @@ class _GroupNorm(nn.Module):
     scale_init: Initializer
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array | Unevaluated) -> jax.Array:
+        x = evaluated(x)
         n, h, w, c = x.shape
         groups = self.groups_of(c)
         scale = self.param("scale", self.scale_init, (c,), jnp.float32)
@@ -188,9 +219,9 @@ class _GroupNorm(nn.Module):
         mean = jnp.mean(wide, axis=(1, 2, 4), keepdims=True)  # [N, 1, 1, G, 1]
         var = jnp.mean(jnp.square(wide - mean), axis=(1, 2, 4), keepdims=True)
         scale, bias = scale.reshape(groups, c // groups), bias.reshape(groups, c // groups)
-        return _normalise(wide, mean, var, scale, bias, self.epsilon).reshape(n, h, w, c).astype(x.dtype)
+        return normalise(wide, mean, var, scale, bias, self.epsilon).reshape(n, h, w, c).astype(x.dtype)
 
 
 class _Identity(nn.Module):
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return x
+    def __call__(self, x: jax.Array | Unevaluated) -> jax.Array:
+        return evaluated(x)

@@ -8,7 +8,7 @@ import jax
 
 from jaxcnn.models.conv import Conv
 from jaxcnn.models.features import pass_through
-from jaxcnn.models.layers import Activation, adaptive_mean, max_pool
+from jaxcnn.models.layers import Activation, adaptive_mean, max_pool, relu
 from jaxcnn.models.norms import NoNorm, Norm
 
 # Convolutions in each of the five stages; the number in the name counts these and the three dense layers.
@@ -56,7 +56,7 @@ class VGG(nn.Module):
     stage_sizes: tuple[int, ...]
     width: int = 64
     norm: Norm = NoNorm()
-    activation: Activation = nn.relu
+    activation: Activation = relu
     conv: Any = Conv
     dropout: Any = functools.partial(nn.Dropout, 0.0)
 
@@ -90,7 +90,7 @@ class VGGNeck(nn.Module):
     The average makes any image size fit the weights, as in torchvision; at 224 pixels it is the identity.
     """
 
-    activation: Activation = nn.relu
+    activation: Activation = relu
     dropout: float = 0.5
     features: int = 4096
     dtype: Any = None
