@@ -74,11 +74,12 @@ def _forward(
 def _backward(axes: tuple[int, ...], epsilon: float, saved: Saved, cotangents: Saved) -> Saved:
     x, scale, mean, r = saved
     dy = cotangents[0].astype(mean.dtype)
-    normed = (x.astype(mean.dtype) - mean) * r
+    wide = x.astype(mean.dtype)
     count = math.prod(x.shape[axis] for axis in axes)
     dbias = jnp.sum(dy, axes, keepdims=True)
-    dscale = jnp.sum(dy * normed, axes, keepdims=True)
-    dx = scale * r * (dy - dbias / count - normed * (dscale / count))
+    # sum dy · x̂ without a map of x̂: what is lost where mean >> std was lost in x itself, to the same order
+    dscale = r * (jnp.sum(dy * wide, axes, keepdims=True) - mean * dbias)
+    dx = scale * r * (dy - dbias / count - (wide - mean) * (r * dscale / count))
     features = scale.shape[0]  # several parts share one scale and bias
     of_parts = [leaf.reshape(-1, features).sum(0).astype(scale.dtype) for leaf in (dscale, dbias)]
     return dx.astype(x.dtype), *of_parts

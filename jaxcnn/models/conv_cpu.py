@@ -21,7 +21,7 @@ from jax import lax
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _CHUNK_BYTES = 4 * 2**20  # images and cotangents that stay in the cache while they are transposed
 _MIN_CHUNK = 8  # images; with fewer the convolution that contracts them has too little to do
-_LARGE_MAP = 512  # pixels an image from which its own product pays, instead of one product over all images
+_LARGE_MAP = 2048  # pixels an image from which its own product pays, instead of one product over all images
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -91,7 +91,7 @@ def _input_gradient(
             part = exchanged[(row + padding) % stride :: stride, (column + padding) % stride :: stride][::-1, ::-1]
             pads = [
                 _phase_pads(phase + padding, taps, length, out, stride)
-                for phase, taps, length, out in zip((row, column), part.shape, lengths, dy.shape[1:3], strict=False)
+                for phase, taps, length, out in zip((row, column), part.shape[:2], lengths, dy.shape[1:3], strict=True)
             ]
             if part.size:
                 phases.append(_convolve(dy, part, 1, (pads[0], pads[1]), groups))
@@ -129,8 +129,10 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, side: int, stride: int, paddin
 def _chunk(x: jax.Array, dy: jax.Array) -> int:
     """How many images, a divisor of all, are transposed and contracted at a time."""
     n = len(x)
-    images = max(_MIN_CHUNK, _CHUNK_BYTES * n // (x.nbytes + dy.nbytes))
-    return next(size for size in range(min(images, n), 0, -1) if n % size == 0) if n >= 2 * _MIN_CHUNK else n
+    if n < 2 * _MIN_CHUNK:
+        return n
+    images = min(max(_MIN_CHUNK, _CHUNK_BYTES * n // (x.nbytes + dy.nbytes)), n)
+    return next(size for size in range(images, 0, -1) if n % size == 0)
 
 
 def _contract_images(x: jax.Array, dy: jax.Array, *, side: int, stride: int, padding: int, groups: int) -> jax.Array:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn.models.pool_cpu import max_pool_cpu
+
 Activation = Callable[[jax.Array], jax.Array]
 Initializer = Callable[..., Any]
 
@@ -132,7 +134,11 @@ def drop_image(rate: float, *, name: str, train: bool) -> nn.Module:
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
     """Returns the maxima [N, H', W', C] of windows, padded on both sides by `padding` as PyTorch does."""
-    return nn.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
+
+    def by_lax(x: jax.Array) -> jax.Array:
+        return nn.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
+
+    return lax.platform_dependent(x, cpu=functools.partial(max_pool_cpu, window, stride, padding), default=by_lax)
 
 
 def halve_mean(x: jax.Array) -> jax.Array:
