@@ -24,12 +24,11 @@ from jaxcnn.plan import StepFigures, compile_step, figures_of, plan_step, topolo
 
 IMAGE = (224, 224, 3)
 CLASSES = 1000
-PLAIN, OURS, LEAN = "plain flax", "ours", "ours, memory-lean"
-LEAN_STAGES = 4
+PLAIN, OURS = "plain flax", "ours"
 
 
 def main(argv: list[str]) -> int:
-    """Compiles the three steps, prints their table and writes tpu.json and tpu.md; returns an exit code."""
+    """Compiles the steps, prints their table and writes tpu.json and tpu.md; returns an exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks tpu", description=__doc__.splitlines()[0])
     parser.add_argument("--topology", default="v5e:2x4", help="chips to compile for")
     parser.add_argument("--batch-per-chip", type=int, default=128, help="images a chip")
@@ -56,10 +55,7 @@ def main(argv: list[str]) -> int:
 def measure(topology: str, batch_per_chip: int, network: str) -> dict[str, StepFigures]:
     """Returns the figures of each step a chip, by name; those of plain flax for ResNet-50 only."""
     batch_size = batch_per_chip * topology_mesh(topology).size
-    runs = {
-        OURS: lambda: plan_step(imagenet_config(network, batch_size), IMAGE, CLASSES, topology),
-        LEAN: lambda: plan_step(imagenet_config(network, batch_size, LEAN_STAGES), IMAGE, CLASSES, topology),
-    }
+    runs = {OURS: lambda: plan_step(imagenet_config(network, batch_size), IMAGE, CLASSES, topology)}
     if network == "resnet50":
         runs = {PLAIN: lambda: plain_flax(topology, batch_size), **runs}
     figures = {}
@@ -70,10 +66,10 @@ def measure(topology: str, batch_per_chip: int, network: str) -> dict[str, StepF
     return figures
 
 
-def imagenet_config(network: str, batch_size: int, recomputed_stages: int = 0) -> TrainConfig:
+def imagenet_config(network: str, batch_size: int) -> TrainConfig:
     """Returns our config of what the flax example trains: no augmentation on the device, momentum, no averages."""
     return TrainConfig(
-        model=ModelConfig(name=network, dtype="bfloat16", zero_last_scale=True, recomputed_stages=recomputed_stages),
+        model=ModelConfig(name=network, dtype="bfloat16", zero_last_scale=True),
         augment=AugmentConfig(PadCropConfig(prob=0.0), AffineConfig(prob=0.0)),
         optim=OptimConfig(peak_lr=0.1, weight_decay=1e-4, ema_decay=None),
         train=LoopConfig(batch_size=batch_size, label_smoothing=0.1),

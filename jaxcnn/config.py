@@ -101,8 +101,6 @@ class ModelConfig(Strict):
     """What `block_dropout` drops: single values of a map, or whole channels (spatial dropout)."""
     stochastic_depth: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0
     """Probability of skipping the last residual block for an image; it falls linearly to the first block."""
-    recomputed_stages: Annotated[int, Ge(0)] = 0
-    """ResNets: first stages whose blocks compute their maps again on the way back, to need less memory; 4: all."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters, norm statistics, logits and loss are float32 in any case."""
 

@@ -237,25 +237,3 @@ def test_block_dropout_is_before_the_last_convolution(kind):
 def test_equal_networks_are_equal_and_hashable():
     assert tiny() == tiny()
     assert hash(tiny(block=BasicBlock)) == hash(tiny())
-
-
-@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
-def test_recomputing_changes_what_is_stored_and_nothing_else(block):
-    """Names, output, running statistics and gradients are the same; the maps inside the blocks are not stored."""
-
-    def gradients(recomputed_stages):
-        network = ResNet((1, 2), block, width=8, stem="small", recomputed_stages=recomputed_stages)
-        variables = network.init(jax.random.key(0), IMAGES, train=False)
-
-        def loss(params):
-            given = {"params": params, "batch_stats": variables["batch_stats"]}
-            y, new = network.apply(given, IMAGES, train=True, mutable=["batch_stats"])
-            return jnp.sum(jnp.sin(y)), new
-
-        stored = jax.vjp(lambda params: loss(params)[0], variables["params"])[1]
-        size = sum(leaf.size for leaf in jax.tree.leaves(stored))
-        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]), size
-
-    (kept, kept_size), (again, again_size) = gradients(0), gradients(2)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), again, kept)
-    assert again_size < 0.8 * kept_size

@@ -12,7 +12,6 @@ Every block may drop units before its last convolution (Zagoruyko & Komodakis 20
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -20,7 +19,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn.errors import InputError
-from jaxcnn.models.batch_norm import KEPT
 from jaxcnn.models.layers import Activation, drop_image, global_mean, halve_mean
 from jaxcnn.models.norms import Norm, has_bias
 
@@ -41,7 +39,6 @@ class Block(nn.Module):
       drop_rate: probability that the branch is dropped for an image.
       squeeze_excite: whether the branch ends with a `SqueezeExcite`.
       groups, widening, stride_first: see `ResNet`; of the bottlenecks only.
-      recompute: compute the maps inside the block once more on the way back, instead of keeping them.
     """
 
     features: int
@@ -58,14 +55,7 @@ class Block(nn.Module):
     groups: int = 1
     widening: int = 1
     stride_first: bool = False
-    recompute: bool = False
     expansion = 1
-
-    def _recomputed(self, part: Callable[..., jax.Array], x: jax.Array) -> jax.Array:
-        """part(self, x); with `recompute`, of what is inside only the values named `KEPT` are stored."""
-        if self.recompute:
-            part = nn.remat(part, policy=jax.checkpoint_policies.save_only_these_names(KEPT))
-        return part(self, x)
 
     def _norm_act(self, x: jax.Array, name: str) -> jax.Array:
         return self.activation(self.norm(name=name, train=self.train)(x))
@@ -96,16 +86,13 @@ class BasicBlock(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self._recomputed(BasicBlock._branch, x)
-        if self.adds_shortcut:
-            y = y + _shortcut(self, x)
-        return self.activation(y)
-
-    def _branch(self, x: jax.Array) -> jax.Array:
         y = self._conv(x, self.features, 3, "conv1", self.stride)
         y = self._drop(self._norm_act(y, "norm1"))
         y = self._conv(y, self.features, 3, "conv2")
-        return self._end(self._last_norm(y, "norm2"))
+        y = self._end(self._last_norm(y, "norm2"))
+        if self.adds_shortcut:
+            y = y + _shortcut(self, x)
+        return self.activation(y)
 
 
 class PlainBlock(BasicBlock):
@@ -130,9 +117,6 @@ class BottleneckBlock(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.activation(self._recomputed(BottleneckBlock._branch, x) + _shortcut(self, x))
-
-    def _branch(self, x: jax.Array) -> jax.Array:
         first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
         inner = self.features * self.widening
         y = self._conv(x, inner, 1, "conv1", first)
@@ -140,7 +124,8 @@ class BottleneckBlock(Block):
         y = self._conv(y, inner, 3, "conv2", second, self.groups)
         y = self._drop(self._norm_act(y, "norm2"))
         y = self._conv(y, self.features * self.expansion, 1, "conv3", lazy=True)
-        return self._end(self._last_norm(y, "norm3"))
+        y = self._end(self._last_norm(y, "norm3"))
+        return self.activation(y + _shortcut(self, x))
 
 
 class PreActBlock(Block):
@@ -152,9 +137,6 @@ class PreActBlock(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self._recomputed(PreActBlock._whole, x)
-
-    def _whole(self, x: jax.Array) -> jax.Array:
         active = self._norm_act(x, "norm1")
         y = self._conv(active, self.features, 3, "conv1", self.stride)
         y = self._drop(self._norm_act(y, "norm2"))
@@ -172,9 +154,6 @@ class PreActBottleneckBlock(Block):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self._recomputed(PreActBottleneckBlock._whole, x)
-
-    def _whole(self, x: jax.Array) -> jax.Array:
         first, second = (self.stride, 1) if self.stride_first else (1, self.stride)
         inner = self.features * self.widening
         active = self._norm_act(x, "norm1")

@@ -108,7 +108,6 @@ def resnet(
             squeeze_excite=squeeze_excite if chosen is None else chosen,
             dropout=parts.block_dropout(block_dropout),
             stochastic_depth=config.stochastic_depth,
-            recomputed_stages=config.recomputed_stages,
             groups=groups,
             widening=widening,
         )
@@ -166,7 +165,7 @@ def vgg(name: str) -> Builder:
     def build(parts: Parts, num_classes: int) -> Classifier:
         config = parts.config
         parts.refuse("block", "bottleneck_stride", "stem", "shortcut", "squeeze_excite", "zero_last_scale")
-        parts.refuse("stochastic_depth", "recomputed_stages")
+        parts.refuse("stochastic_depth")
         backbone = VGG(
             STAGE_SIZES[name],
             config.width or 64,

@@ -25,9 +25,6 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.ad_checkpoint import checkpoint_name
-
-from jaxcnn.models.batch_norm import KEPT
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _small = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # of parameters, not of maps
@@ -59,8 +56,7 @@ def _forward(
     weights, count = kernel[0, 0].astype(wide), math.prod(h.shape[:3])
     mean_in = jnp.sum(h, (0, 1, 2), wide) / count  # [I]
     squares = jnp.einsum("nhwi,nhwj->ij", h, h, preferred_element_type=wide) / count
-    mean_in, covariance = checkpoint_name((mean_in, squares - mean_in[:, None] * mean_in), KEPT)
-    spread = _small(covariance, weights)  # C W [I, O]
+    spread = _small(squares - mean_in[:, None] * mean_in, weights)  # C W [I, O]
     mean = _small(mean_in, weights)
     var = jnp.maximum(jnp.sum(weights * spread, 0), 0)
     r = lax.rsqrt(var + epsilon)

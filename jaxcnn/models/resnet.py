@@ -89,7 +89,6 @@ class ResNet(nn.Module):
       stride_first: a bottleneck's stride is on its first 1x1 convolution (v1), not on the 3x3 (v1.5).
       squeeze_excite: each block ends with a `SqueezeExcite`.
       dropout: factory of the dropout before each block's last convolution; see `layers.dropout`.
-      recomputed_stages: so many first stages keep only what goes from block to block; see `Block.recompute`.
       stochastic_depth: probability that the last block's branch is dropped; see `_drop_rates`.
     """
 
@@ -109,7 +108,6 @@ class ResNet(nn.Module):
     squeeze_excite: bool = False
     dropout: Any = functools.partial(nn.Dropout, 0.0)
     stochastic_depth: float = 0.0
-    recomputed_stages: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = ()) -> Any:
@@ -125,7 +123,7 @@ class ResNet(nn.Module):
         rates = self._drop_rates()
         for index, num_blocks in enumerate(self.stage_sizes):
             name, stage_rates, rates = f"stage{index + 1}", rates[:num_blocks], rates[num_blocks:]
-            block = self._block(self.width * 2**index, {**ops, "recompute": index < self.recomputed_stages})
+            block = self._block(self.width * 2**index, ops)
             layers[name] = ResNetStage(1 if index == 0 else 2, block, stage_rates, name=name)
         if preact:
             layers["norm"] = lambda x: self.activation(self.norm(name="norm", train=train)(x))
