@@ -22,11 +22,13 @@ def make_logits(model: nn.Module, variables: dict[str, Any]) -> Callable[[np.nda
     return logits
 
 
-def make_passer(model: nn.Module, task: Task, variables: dict[str, Any]) -> Callable[[int], None]:
-    """Returns what does so many forward passes of the task's batch."""
+def make_passer(
+    model: nn.Module, task: Task, variables: dict[str, Any], options: dict[str, str] | None = None
+) -> Callable[[int], None]:
+    """Returns what does so many forward passes of the task's batch, compiled with XLA's `options`."""
     images = jnp.array(normalised(draw_images(task, 1)[0][0]))
     placed = jax.tree.map(jnp.array, variables)
-    forward = jax.jit(model.apply)
+    forward = jax.jit(model.apply, compiler_options=options)
 
     def run(num_passes: int) -> None:
         for _ in range(num_passes):

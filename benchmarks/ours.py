@@ -5,7 +5,6 @@ ours-chunk  all steps of a turn in one dispatch of the same program
 ours-input  the same, and batches are gathered from a set on the device, cropped and flipped, as in a run
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,7 @@ from jaxcnn.data.loader import Arrays
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.registry import build_model
 from jaxcnn.paths import GlobRule, unflatten
+from jaxcnn.runtime import compiler_options
 from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
@@ -48,8 +48,10 @@ def build(task: Task) -> Program:
     """Returns the program of a task with the weights of its file."""
     variables = unflatten(read_weights(task))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    make_run = _trainer if task.kind == "train" else functools.partial(make_passer, model_of(task, task.dtype))
-    return Program(parameters, make_logits(model_of(task, "float32"), variables), make_run(task, variables))
+    logits = make_logits(model_of(task, "float32"), variables)
+    if task.kind == "train":
+        return Program(parameters, logits, _trainer(task, variables))
+    return Program(parameters, logits, make_passer(model_of(task, task.dtype), task, variables, compiler_options()))
 
 
 def train_program(task: Task) -> Compilable:
@@ -70,7 +72,9 @@ class _Chunk:
         self._optimizer = make_optimizer(config, optax.constant_schedule(LEARNING_RATE))
         augment = make_augment(_CIFAR if self._gathers else _PLAIN, (MEAN,) * 3, (STD,) * 3)
         self._step = make_step(model_of(task, task.dtype), self._optimizer, augment, StepOptions(seed=0))
-        self.jitted = jax.jit(make_chunk(self._step, self._take), donate_argnums=(0, 1))
+        self.jitted = jax.jit(
+            make_chunk(self._step, self._take), donate_argnums=(0, 1), compiler_options=compiler_options(training=True)
+        )
 
     def _take(self, source: Arrays | None, batch: Any) -> Arrays:
         return batch if source is None else loader.take(source, batch)

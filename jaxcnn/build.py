@@ -81,7 +81,10 @@ class Job:
         """Returns the compiled chunk; ahead of time, so that nothing can compile again during the run."""
         everywhere = meshes.replicated(self.mesh)
         jitted = jax.jit(
-            self.chunk, donate_argnums=(0, 1), out_shardings=everywhere, compiler_options=compiler_options()
+            self.chunk,
+            donate_argnums=(0, 1),
+            out_shardings=everywhere,
+            compiler_options=compiler_options(training=True),
         )
         places = meshes.replicate(self.mesh, self.places(0, 1))
         return jitted.lower(state, sums, self.data["train"], places, np.int32(0)).compile()

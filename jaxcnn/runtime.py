@@ -38,18 +38,20 @@ def enable_compilation_cache() -> Path | None:
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options(training: bool = False) -> dict[str, str]:
     """Returns what networks are compiled with on this machine's backend: `jax.jit(step, compiler_options=...)`.
 
     On CPU: convolutions by Eigen, on all cores. Left to itself, XLA gives those of more than 16 channels to YNNPACK,
-    which runs them on one core (jaxlib 0.10). Matrix products and sums stay with YNNPACK, which is good at both. An XLA
-    that does not know the option gets none.
+    which runs them on one core (jaxlib 0.10). Matrix products stay with YNNPACK, which runs these on all. So do sums in
+    training, where they are many; for inference not, since YNNPACK takes with a sum all that nothing else uses: the
+    last convolution with the mean over its map. An XLA that does not know the option gets none.
     """
     import jax
 
     if jax.default_backend() != "cpu":
         return {}
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+    kinds = ("DOT", "REDUCE") if training else ("DOT",)
+    options = {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
