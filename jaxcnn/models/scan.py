@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import Scope
 
+from jaxcnn.models.stacking import stack, unstack
 from jaxcnn.paths import GlobRule, Tree, flatten
 
 Factory = Callable[..., Any]
@@ -84,10 +85,10 @@ def scan_blocks(stage: nn.Module, block: Factory, names: Sequence[str], x: jax.A
         module = block(parent=scope) if key is None else block(parent=scope, dropout=_keyed(block, key))
         return module(x), variables.get("batch_stats") if writes else None
 
-    x, statistics = jax.lax.scan(body, x, (jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees), keys))
+    x, statistics = jax.lax.scan(body, x, (stack(trees), keys))
     if statistics:
-        for index, name in enumerate(names):
-            stage.put_variable("batch_stats", name, jax.tree.map(lambda leaf, i=index: leaf[i], statistics))
+        for name, tree in zip(names, unstack(statistics), strict=True):
+            stage.put_variable("batch_stats", name, tree)
     return x
 
 
