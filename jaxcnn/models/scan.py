@@ -36,14 +36,10 @@ class BlockScan:
           path: path of the stage, such as `backbone/stage2`.
         """
         names = equal_blocks(stage)
-        return [] if self._splits(names, stage, path) else names
+        return [] if self.splits(names, stage, path) else names
 
-    def split_stages(self, backbone: Tree) -> list[str]:
-        """Returns the names of the stages that could be scanned if the freeze did not split them."""
-        stages = {name: tree for name, tree in backbone.items() if name.startswith("stage")}
-        return [name for name, tree in stages.items() if self._splits(equal_blocks(tree), tree, f"backbone/{name}")]
-
-    def _splits(self, names: list[str], stage: Tree, path: str) -> bool:
+    def splits(self, names: list[str], stage: Tree, path: str) -> bool:
+        """Returns whether the freeze takes leaves of some of these blocks and not of others."""
         frozen = [
             {leaf for leaf in flatten(stage[name]) if self.freeze.matches(f"{path}/{name}/{leaf}")} for name in names
         ]
@@ -59,6 +55,13 @@ def equal_blocks(stage: Tree) -> list[str]:
     shapes = {name: {path: leaf.shape for path, leaf in flatten(stage[name]).items()} for name in names}
     equal = [name for name in names if shapes[name] == shapes[names[-1]]]
     return equal if len(equal) > 1 else []
+
+
+def split_stages(backbone: nn.Module, params: Tree) -> list[str]:
+    """Returns the names of the stages that are to be scanned, but are not because a freeze splits their blocks."""
+    scan = getattr(backbone, "scan", None)
+    stages = {name: tree for name, tree in params.items() if name.startswith("stage")} if scan else {}
+    return [name for name, tree in stages.items() if scan.splits(equal_blocks(tree), tree, f"backbone/{name}")]
 
 
 def scan_blocks(stage: nn.Module, block: Factory, names: Sequence[str], x: jax.Array) -> jax.Array:
