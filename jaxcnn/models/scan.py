@@ -59,8 +59,10 @@ def equal_blocks(stage: Tree) -> list[str]:
 
 def split_stages(backbone: nn.Module, params: Tree) -> list[str]:
     """Returns the names of the stages that are to be scanned, but are not because a freeze splits their blocks."""
-    scan = getattr(backbone, "scan", None)
-    stages = {name: tree for name, tree in params.items() if name.startswith("stage")} if scan else {}
+    scan: BlockScan | None = getattr(backbone, "scan", None)
+    if scan is None:
+        return []
+    stages = {name: tree for name, tree in params.items() if name.startswith("stage")}
     return [name for name, tree in stages.items() if scan.splits(equal_blocks(tree), tree, f"backbone/{name}")]
 
 
@@ -73,7 +75,7 @@ def scan_blocks(stage: nn.Module, block: Factory, names: Sequence[str], x: jax.A
       names: names of the blocks, in order.
       x: input of the first of them.
     """
-    trees = [
+    trees: list[dict[str, Any]] = [
         {kind: stage.get_variable(kind, name) for kind in stage.variables if stage.has_variable(kind, name)}
         for name in names
     ]
