@@ -24,6 +24,7 @@ from jaxcnn.data.loader import Arrays
 from jaxcnn.data.sources import Splits, open_splits
 from jaxcnn.errors import InputError
 from jaxcnn.models.registry import describe
+from jaxcnn.models.scan import split_stages
 from jaxcnn.network import Network, build_network, fit_start, initial_variables
 from jaxcnn.paths import GlobRule, flatten
 from jaxcnn.run_folder import RunFolder
@@ -225,5 +226,7 @@ def _log_choices(config: TrainConfig, network: Network, splits: Splits, mesh: Me
     frozen_count = sum(math.prod(leaf.shape) for leaf in flatten(frozen).values())
     told = f", {frozen_count:,} of them frozen" if frozen_count else ""
     LOG.info(f"model: {config.model.name}, {describe(network.model)}, {network.num_parameters:,} parameters{told}")
+    for stage in split_stages(network.model.backbone, network.shapes["params"]["backbone"]):
+        LOG.info(f"model: the freeze takes leaves of some equal blocks of {stage} only, so it is not scanned")
     device = mesh.devices.flat[0]
     LOG.info(f"devices: {mesh.size} x {device.device_kind} ({device.platform})")

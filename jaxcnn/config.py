@@ -101,6 +101,8 @@ class ModelConfig(Strict):
     """What `block_dropout` drops: single values of a map, or whole channels (spatial dropout)."""
     stochastic_depth: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0
     """Probability of skipping the last residual block for an image; it falls linearly to the first block."""
+    scan_blocks: bool = False
+    """ResNets: apply the equal blocks of a stage in one loop, so that deep networks compile in seconds."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters, norm statistics, logits and loss are float32 in any case."""
 

@@ -15,6 +15,7 @@ from jaxcnn.models.conv import Conv
 from jaxcnn.models.layers import ACTIVATIONS, Activation, dropout, initializer
 from jaxcnn.models.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, NoNorm, Norm
 from jaxcnn.models.resnet import ResNet, Stem
+from jaxcnn.models.scan import BlockScan
 from jaxcnn.models.vgg import STAGE_SIZES, VGG, VGGNeck
 from jaxcnn.paths import GlobRule
 
@@ -110,6 +111,7 @@ def resnet(
             stochastic_depth=config.stochastic_depth,
             groups=groups,
             widening=widening,
+            scan=BlockScan(parts.freeze) if config.scan_blocks else None,
         )
         _check(config, backbone)
         return Classifier(backbone, num_classes, dropout=config.dropout or 0.0)
@@ -131,6 +133,8 @@ def _check(config: ModelConfig, backbone: ResNet) -> None:
         for option in ("zero_last_scale", "stochastic_depth", "shortcut"):
             if value := getattr(config, option):
                 raise InputError(f"model.{option}={value!r}: a plain network has no shortcut past its blocks")
+    if config.scan_blocks and config.stochastic_depth:
+        raise InputError("model.scan_blocks=True: stochastic_depth gives each block its own rate, so none are equal")
     if config.zero_last_scale and (is_preact(block) or isinstance(backbone.norm, NoNorm)):
         raise InputError(f"model.zero_last_scale=True: the blocks of {name} do not end with a norm here")
 
@@ -165,7 +169,7 @@ def vgg(name: str) -> Builder:
     def build(parts: Parts, num_classes: int) -> Classifier:
         config = parts.config
         parts.refuse("block", "bottleneck_stride", "stem", "shortcut", "squeeze_excite", "zero_last_scale")
-        parts.refuse("stochastic_depth")
+        parts.refuse("stochastic_depth", "scan_blocks")
         backbone = VGG(
             STAGE_SIZES[name],
             config.width or 64,

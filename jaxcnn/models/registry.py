@@ -122,6 +122,7 @@ def describe(model: Classifier) -> str:
     backbone = model.backbone
     if isinstance(backbone, ResNet):
         parts = [f"{backbone.stem} stem", f"{backbone.shortcut} shortcuts"]
+        parts += ["equal blocks scanned"] if backbone.scan else []
     else:
         parts = ["pooled head" if model.neck is None else "dense neck"]
     return ", ".join([*parts, type(backbone.norm).__name__, f"{model.num_classes} classes"])

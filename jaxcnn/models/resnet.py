@@ -21,6 +21,7 @@ from jaxcnn.models.conv import Conv
 from jaxcnn.models.features import pass_through
 from jaxcnn.models.layers import Activation, max_pool, relu
 from jaxcnn.models.norms import BatchNorm, Norm, has_bias
+from jaxcnn.models.scan import BlockScan, scan_blocks
 
 Stem = Literal["small", "imagenet", "deep"]
 
@@ -56,18 +57,31 @@ class ResNetStem(nn.Module):
 
 
 class ResNetStage(nn.Module):
-    """Blocks of equal width; the first may halve the map. `drop_rates` has stochastic depth's rate of each block."""
+    """Blocks of equal width; the first may halve the map. `drop_rates` has stochastic depth's rate of each block.
+
+    With `scan` equal blocks, which are always the last ones, are applied in a loop; see `scan.py`.
+    """
 
     stride: int
     block: Any
     drop_rates: tuple[float, ...]
+    scan: BlockScan | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        looped = self._looped()
         for index, rate in enumerate(self.drop_rates):
-            stride = self.stride if index == 0 else 1
-            x = self.block(stride=stride, drop_rate=rate, name=f"block{index + 1}")(x)
+            stride, name = self.stride if index == 0 else 1, f"block{index + 1}"
+            if name in looped:
+                return scan_blocks(self, functools.partial(self.block, stride=1), looped, x)
+            x = self.block(stride=stride, drop_rate=rate, name=name)(x)
         return x
+
+    def _looped(self) -> list[str]:
+        """The names of the blocks that are applied in a loop; none while they are drawn, each by itself."""
+        if self.scan is None or any(self.drop_rates) or self.is_initializing():
+            return []
+        return self.scan.run(self.variables["params"], "/".join(self.path))
 
 
 class ResNet(nn.Module):
@@ -90,6 +104,7 @@ class ResNet(nn.Module):
       squeeze_excite: each block ends with a `SqueezeExcite`.
       dropout: factory of the dropout before each block's last convolution; see `layers.dropout`.
       stochastic_depth: probability that the last block's branch is dropped; see `_drop_rates`.
+      scan: apply equal blocks in a loop; see `scan.py`. None: one by one.
     """
 
     stage_sizes: tuple[int, ...]
@@ -108,6 +123,7 @@ class ResNet(nn.Module):
     squeeze_excite: bool = False
     dropout: Any = functools.partial(nn.Dropout, 0.0)
     stochastic_depth: float = 0.0
+    scan: BlockScan | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = ()) -> Any:
@@ -124,7 +140,7 @@ class ResNet(nn.Module):
         for index, num_blocks in enumerate(self.stage_sizes):
             name, stage_rates, rates = f"stage{index + 1}", rates[:num_blocks], rates[num_blocks:]
             block = self._block(self.width * 2**index, ops)
-            layers[name] = ResNetStage(1 if index == 0 else 2, block, stage_rates, name=name)
+            layers[name] = ResNetStage(1 if index == 0 else 2, block, stage_rates, self.scan, name=name)
         if preact:
             layers["norm"] = lambda x: self.activation(self.norm(name="norm", train=train)(x))
         return pass_through(layers, x, features)
