@@ -163,7 +163,7 @@ def test_the_first_block_is_in_the_loop_where_it_is_like_the_others() -> None:
 def test_more_than_nine_blocks_keep_their_order() -> None:
     with jax.enable_x64(True):
         plain, looped = pair(sizes=(11,))
-        assert_same(plain, looped, draw(plain), train=False)
+        assert_same(plain, looped, draw(plain))
 
 
 def test_unstack_undoes_stack() -> None:

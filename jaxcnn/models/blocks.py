@@ -123,7 +123,7 @@ class BottleneckBlock(Block):
         y = self._norm_act(y, "norm1")
         y = self._conv(y, inner, 3, "conv2", second, self.groups)
         y = self._drop(self._norm_act(y, "norm2"))
-        y = self._conv(y, self.features * self.expansion, 1, "conv3", lazy=True)
+        y = self._conv(y, self.features * self.expansion, 1, "conv3", lazy=self.train)
         y = self._end(self._last_norm(y, "norm3"))
         return self.activation(y + _shortcut(self, x))
 
@@ -192,7 +192,7 @@ def _shortcut(block: Block, x: jax.Array) -> jax.Array:
     """The input of a block in the shape of its output: the identity where they agree, else `_resized` and a norm."""
     if _fits(block, x):
         return x
-    x = _resized(block, x, lazy=block.shortcut != "pad")
+    x = _resized(block, x, lazy=block.train and block.shortcut != "pad")
     return x if block.shortcut == "pad" else block.norm(name="shortcut_norm", train=block.train)(x)
 
 

@@ -55,7 +55,7 @@ class Conv(nn.Module):
       kernel_init: initialiser of the kernel.
       dtype: compute type; the parameters are float32.
       plain: use `lax.conv_general_dilated` on CPU too (for export and forward-mode derivatives).
-      lazy: return it `Unevaluated`, for a norm that follows at once.
+      lazy: return it `Unevaluated` where its type is narrower than float32, for a norm that follows at once.
     """
 
     features: int
@@ -83,7 +83,7 @@ class Conv(nn.Module):
         padding = (side - 1) // 2 if self.padding is None else self.padding
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         convolve = _lax_conv if self.plain else conv
-        if self.lazy and not self.use_bias:
+        if self.lazy and not self.use_bias and x.dtype.itemsize < 4:
             compute = functools.partial(convolve, stride=self.stride, padding=padding, groups=self.groups)
             return Unevaluated(x, kernel, self.stride, side == 1 and padding == 0 and self.groups == 1, compute)
         y = convolve(x, kernel, self.stride, padding, self.groups)
