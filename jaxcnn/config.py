@@ -102,7 +102,9 @@ class ModelConfig(Strict):
     stochastic_depth: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0
     """Probability of skipping the last residual block for an image; it falls linearly to the first block."""
     scan_blocks: bool = False
-    """ResNets: apply the equal blocks of a stage in one loop, so that deep networks compile in seconds."""
+    """ResNets: apply the equal blocks of a stage in one loop, so that deep networks compile in half the time."""
+    plain: bool = False
+    """Leave convolutions, pooling, batch norm and their gradients to JAX; slow on CPU, but with forward derivatives."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters, norm statistics, logits and loss are float32 in any case."""
 

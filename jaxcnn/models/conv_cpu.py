@@ -129,10 +129,9 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, side: int, stride: int, paddin
 def _chunk(x: jax.Array, dy: jax.Array) -> int:
     """How many images, a divisor of all, are transposed and contracted at a time."""
     n = len(x)
-    if n < 2 * _MIN_CHUNK:
-        return n
-    images = min(max(_MIN_CHUNK, _CHUNK_BYTES * n // (x.nbytes + dy.nbytes)), n)
-    return next(size for size in range(images, 0, -1) if n % size == 0)
+    wanted = _CHUNK_BYTES * n / (x.nbytes + dy.nbytes)
+    sizes = [size for size in range(_MIN_CHUNK, n + 1) if n % size == 0] or [n]
+    return min(sizes, key=lambda size: abs(size - wanted))
 
 
 def _contract_images(x: jax.Array, dy: jax.Array, *, side: int, stride: int, padding: int, groups: int) -> jax.Array:

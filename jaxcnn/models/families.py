@@ -12,7 +12,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.models.blocks import BLOCKS, PlainBlock, Shortcut, is_bottleneck, is_preact
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.conv import Conv
-from jaxcnn.models.layers import ACTIVATIONS, Activation, dropout, initializer
+from jaxcnn.models.layers import ACTIVATIONS, Activation, dropout, initializer, max_pool
 from jaxcnn.models.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, NoNorm, Norm
 from jaxcnn.models.resnet import ResNet, Stem
 from jaxcnn.models.scan import BlockScan
@@ -37,7 +37,7 @@ class Parts:
         if config.virtual_batch_size is not None and name != "batch":
             raise InputError(f"model.virtual_batch_size={config.virtual_batch_size}: of norm=batch only, not {name}")
         norms: dict[str, Norm] = {
-            "batch": BatchNorm(frozen=self.freeze, virtual_batch_size=config.virtual_batch_size),
+            "batch": BatchNorm(frozen=self.freeze, virtual_batch_size=config.virtual_batch_size, plain=config.plain),
             "layer": LayerNorm(),
             "instance": InstanceNorm(),
             "group": GroupNorm(config.num_groups),
@@ -54,7 +54,14 @@ class Parts:
         config = self.config
         kernel_init = initializer(config.init, config.activation, config.init_std)
         dtype = jnp.dtype(config.dtype)
-        return functools.partial(Conv, kernel_init=kernel_init, dtype=dtype, standardise=config.weight_standardisation)
+        standardise = config.weight_standardisation
+        return functools.partial(
+            Conv, kernel_init=kernel_init, dtype=dtype, standardise=standardise, plain=config.plain
+        )
+
+    @property
+    def pool(self) -> Callable[..., Any]:
+        return functools.partial(max_pool, plain=self.config.plain)
 
     def block_dropout(self, own: float) -> Callable[..., Any]:
         """Returns the factory of dropout inside the backbone."""
@@ -104,6 +111,7 @@ def resnet(
             norm=parts.norm(norm),
             activation=parts.activation,
             conv=parts.conv,
+            pool=parts.pool,
             zero_last_scale=config.zero_last_scale,
             stride_first=config.bottleneck_stride == "1x1",
             squeeze_excite=squeeze_excite if chosen is None else chosen,
@@ -133,6 +141,8 @@ def _check(config: ModelConfig, backbone: ResNet) -> None:
         for option in ("zero_last_scale", "stochastic_depth", "shortcut"):
             if value := getattr(config, option):
                 raise InputError(f"model.{option}={value!r}: a plain network has no shortcut past its blocks")
+    if config.scan_blocks and config.plain:
+        raise InputError("model.scan_blocks=True: blocks in a loop have no forward derivatives, which plain is for")
     if config.scan_blocks and config.stochastic_depth:
         raise InputError("model.scan_blocks=True: stochastic_depth gives each block its own rate, so none are equal")
     if config.zero_last_scale and (is_preact(block) or isinstance(backbone.norm, NoNorm)):
@@ -177,6 +187,7 @@ def vgg(name: str) -> Builder:
             parts.activation,
             parts.conv,
             parts.block_dropout(0.0),
+            pool=parts.pool,
         )
         rate = 0.5 if config.dropout is None else config.dropout
         if (config.neck or ("pooled" if parts.small_image else "dense")) == "pooled":

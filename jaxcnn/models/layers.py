@@ -132,12 +132,17 @@ def drop_image(rate: float, *, name: str, train: bool) -> nn.Module:
     return nn.Dropout(rate, broadcast_dims=(1, 2, 3), deterministic=not train, name=name)
 
 
-def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
-    """Returns the maxima [N, H', W', C] of windows, padded on both sides by `padding` as PyTorch does."""
+def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0, *, plain: bool = False) -> jax.Array:
+    """Returns the maxima [N, H', W', C] of windows, padded on both sides by `padding` as PyTorch does.
+
+    On CPU by `max_pool_cpu`, with the same values and gradients; `plain`: there too by lax.
+    """
 
     def by_lax(x: jax.Array) -> jax.Array:
         return nn.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
 
+    if plain:
+        return by_lax(x)
     return lax.platform_dependent(x, cpu=functools.partial(max_pool_cpu, window, stride, padding), default=by_lax)
 
 

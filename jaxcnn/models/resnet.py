@@ -39,6 +39,7 @@ class ResNetStem(nn.Module):
     activation: Activation
     conv: Any
     train: bool
+    pool: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,7 +54,7 @@ class ResNetStem(nn.Module):
             x = self.conv(features, side, stride, use_bias=not has_bias(self.norm), name=f"conv{suffix}")(x)
             if not (self.preact and suffix == layers[-1][0]):
                 x = self.activation(self.norm(name=f"norm{suffix}", train=self.train)(x))
-        return x if self.kind == "small" else max_pool(x, window=3, stride=2, padding=1)
+        return x if self.kind == "small" else self.pool(x, window=3, stride=2, padding=1)
 
 
 class ResNetStage(nn.Module):
@@ -97,6 +98,7 @@ class ResNet(nn.Module):
       norm: factory of the normalisation; see `norms.py`.
       activation: function after each norm but a block's last, and after the addition.
       conv: `Conv`, or a partial of it that fixes initialiser and dtype.
+      pool: `max_pool`, or a partial of it.
       zero_last_scale: the last norm scale of each block starts at 0 (Goyal et al. 2017, section 5.1).
       groups: groups of a bottleneck's 3x3 convolution.
       widening: channels inside a bottleneck, as a multiple of the stage's.
@@ -116,6 +118,7 @@ class ResNet(nn.Module):
     norm: Norm = BatchNorm()
     activation: Activation = relu
     conv: Any = Conv
+    pool: Any = max_pool
     zero_last_scale: bool = False
     groups: int = 1
     widening: int = 1
@@ -134,7 +137,7 @@ class ResNet(nn.Module):
         ops = {"norm": self.norm, "activation": self.activation, "conv": self.conv, "train": train}
         preact = is_preact(self.block)
         layers: dict[str, Any] = {
-            "stem": ResNetStem(self.stem_width or self.width, self.stem, preact, name="stem", **ops)
+            "stem": ResNetStem(self.stem_width or self.width, self.stem, preact, pool=self.pool, name="stem", **ops)
         }
         rates = self._drop_rates()
         for index, num_blocks in enumerate(self.stage_sizes):

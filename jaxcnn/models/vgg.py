@@ -30,13 +30,14 @@ class VGGStage(nn.Module):
     conv: Any
     dropout: Any
     train: bool
+    pool: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for index in range(1, self.num_convs + 1):
             x = self.conv(self.features, 3, use_bias=True, name=f"conv{index}")(x)
             x = self.activation(self.norm(name=f"norm{index}", train=self.train)(x))
-        x = max_pool(x, window=2, stride=2)
+        x = self.pool(x, window=2, stride=2)
         return self.dropout(deterministic=not self.train, name="dropout")(x)
 
 
@@ -50,6 +51,7 @@ class VGG(nn.Module):
         keep their biases in any case, as torchvision's do.
       activation: function after each convolution.
       conv: `Conv`, or a partial of it that fixes initialiser and dtype.
+      pool: `max_pool`, or a partial of it.
       dropout: factory of the dropout after each stage; the paper has none. See `layers.dropout`.
     """
 
@@ -59,11 +61,12 @@ class VGG(nn.Module):
     activation: Activation = relu
     conv: Any = Conv
     dropout: Any = functools.partial(nn.Dropout, 0.0)
+    pool: Any = max_pool
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = ()) -> Any:
         """Returns the last map, or with `features` the named ones (`stage1`, ...), each after its max-pool."""
-        ops = (self.norm, self.activation, self.conv, self.dropout, train)
+        ops = (self.norm, self.activation, self.conv, self.dropout, train, self.pool)
         layers = {}
         for index, num_convs in enumerate(self.stage_sizes):
             name = f"stage{index + 1}"
