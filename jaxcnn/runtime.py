@@ -43,14 +43,14 @@ def compiler_options(training: bool = False) -> dict[str, str]:
 
     On CPU: convolutions by Eigen, on all cores. Left to itself, XLA gives those of more than 16 channels to YNNPACK,
     which runs them on one core (jaxlib 0.10). Matrix products stay with YNNPACK, which runs these on all. So do sums in
-    training, where they are many; for inference not, since YNNPACK takes with a sum all that nothing else uses: the
-    last convolution with the mean over its map. An XLA that does not know the option gets none.
+    training, where they are many; for inference only single products, since YNNPACK takes with anything else what leads
+    to it: with the head the mean over the map and the last convolutions. An XLA without the option gets none.
     """
     import jax
 
     if jax.default_backend() != "cpu":
         return {}
-    kinds = ("DOT", "REDUCE") if training else ("DOT",)
+    kinds = ("DOT", "REDUCE") if training else ("INDIVIDUAL_DOT",)
     options = {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
