@@ -76,7 +76,10 @@ def settings_of(found: argparse.Namespace) -> dict[str, Any]:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("no name is given")
+    return names
 
 
 def count(text: str) -> int:

@@ -47,7 +47,7 @@ def draw(results: dict[str, dict[str, Any]], picture: Path) -> None:
     axes[0].set_ylabel("speed, PyTorch eager = 1")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    picture.parent.mkdir(parents=True, exist_ok=True)
+    report.check_folder(picture.parent, "--picture")
     figure.savefig(picture, dpi=150)
 
 
@@ -65,7 +65,8 @@ def _panel(axis: Any, name: str, content: dict[str, Any]) -> None:
         ]
         axis.bar(places, medians, width * 0.92, color=colour, label=label, yerr=spread, ecolor="#333333", capsize=2)
         for place, median, high in zip(places, medians, spread[1], strict=True):
-            axis.text(place, median + high, f"{median:.2f}", ha="center", va="bottom", fontsize=8)
+            plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # over the line at 1
+            axis.text(place, median + high, f"{median:.2f}", ha="center", va="bottom", fontsize=8, bbox=plate)
     axis.axhline(1, color="#333333", linewidth=1, linestyle="--")
     ticks = []
     for network in networks:

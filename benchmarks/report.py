@@ -35,20 +35,23 @@ def write(folder: Path, name: str, argv: Sequence[str], rows: list[dict[str, Any
     (folder / f"{name}.md").write_text(text)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, what: str = "--out") -> None:
     """Makes a folder; raises InputError where that cannot be done, before hours are spent on figures."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".write-test").touch()
         (folder / ".write-test").unlink()
     except OSError as error:
-        raise InputError(f"--out {folder}: {error.strerror}") from None
+        raise InputError(f"{what} {folder}: {error.strerror}") from None
 
 
 def read(folder: Path, name: str) -> dict[str, Any] | None:
     """Returns what `write` wrote; none where there is no such file."""
     file = folder / f"{name}.json"
-    return json.loads(file.read_text()) if file.exists() else None
+    try:
+        return json.loads(file.read_text()) if file.exists() else None
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}; measure it again") from None
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,6 +11,7 @@ from benchmarks.comparison import Comparison, measure
 from benchmarks.machine import gpu_name
 from benchmarks.timings import PEERS, comparison_of, table
 from benchmarks.workloads import TIMED, WORKLOADS, Task
+from jaxcnn.errors import InputError
 
 RUNS = ("ours-chunk", "ours-input")
 """Ours as in a run, where a dispatch has many steps: the batches given, or taken from a set and augmented."""
@@ -47,6 +48,8 @@ def _comparisons(found: argparse.Namespace) -> list[Comparison]:
         if DISPATCH in candidates and name in networks:
             both = comparison_of(name, ["ours", "ours-chunk"], "train", {**settings, "steps": DISPATCH_STEPS})
             listed.append(Comparison(f"{both.title}, {DISPATCH_STEPS} steps", both.tasks, "ours"))
+    if not listed:
+        raise InputError(f"--candidates {DISPATCH}: compared on {' and '.join(DISPATCH_NETWORKS)} only")
     return listed
 
 

@@ -6,20 +6,22 @@ Nothing runs: libtpu compiles on this machine, some minutes a step, and says how
 much memory it needs a chip. Plain flax is `flax_imagenet_resnet.py`; it has ResNet-50 only.
 """
 
-import argparse
 import dataclasses
 import importlib.metadata
-import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks import report
+from benchmarks.arguments import RESULTS, Parser, count
 from jaxcnn.config import AffineConfig, AugmentConfig, LoopConfig, ModelConfig, OptimConfig, PadCropConfig, TrainConfig
-from jaxcnn.errors import EXIT_INPUT, InputError
+from jaxcnn.errors import InputError, did_you_mean
+from jaxcnn.models.registry import NETWORKS
 from jaxcnn.plan import StepFigures, compile_step, figures_of, plan_step, topology_mesh
 
 IMAGE = (224, 224, 3)
@@ -27,28 +29,26 @@ CLASSES = 1000
 PLAIN, OURS = "plain flax", "ours"
 
 
-def main(argv: list[str]) -> int:
-    """Compiles the steps, prints their table and writes tpu.json and tpu.md; returns an exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks tpu", description=__doc__.splitlines()[0])
+def main(argv: Sequence[str]) -> int:
+    """Compiles the steps, prints their table and writes tpu.json and tpu.md."""
+    parser = Parser("python -m benchmarks tpu", description=__doc__.splitlines()[0])
     parser.add_argument("--topology", default="v5e:2x4", help="chips to compile for")
-    parser.add_argument("--batch-per-chip", type=int, default=128, help="images a chip")
+    parser.add_argument("--batch-per-chip", type=count, default=128, help="images a chip")
     parser.add_argument("--network", default="resnet50", help="ours, by name; plain flax beside resnet50 only")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of tpu.json and tpu.md")
-    args = parser.parse_args(argv)
-    try:
-        figures = measure(args.topology, args.batch_per_chip, args.network)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    table = markdown(figures)
-    print(table)
-    args.out.mkdir(parents=True, exist_ok=True)
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "libtpu")}
-    record = {"network": args.network, "topology": args.topology, "batch_per_chip": args.batch_per_chip}
-    rows = {name: dataclasses.asdict(row) for name, row in figures.items()}
-    (args.out / "tpu.json").write_text(json.dumps({**record, "versions": versions, "a_chip": rows}, indent=2) + "\n")
-    title = f"{args.network}, {args.topology}, {args.batch_per_chip} images a chip, bfloat16; {versions}"
-    (args.out / "tpu.md").write_text(f"{title}\n\n{table}\n")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of tpu.json and tpu.md")
+    found = parser.parse_args(argv)
+    if found.network not in NETWORKS:
+        raise InputError(f"--network {found.network!r}: {did_you_mean(found.network, NETWORKS)}")
+    report.check_folder(found.out)
+    figures = measure(found.topology, found.batch_per_chip, found.network)
+    setting = {
+        "network": found.network,
+        "topology": found.topology,
+        "batch_per_chip": found.batch_per_chip,
+        "libtpu": importlib.metadata.version("libtpu"),
+    }
+    rows = [{"step": name, **setting, "a_chip": dataclasses.asdict(row)} for name, row in figures.items()]
+    report.write(found.out, "tpu", argv, rows, markdown(figures))
     return 0
 
 
@@ -105,7 +105,3 @@ def markdown(figures: dict[str, StepFigures]) -> str:
 def _ratio(column: Any, row: StepFigures, figures: dict[str, StepFigures]) -> str:
     plain = figures.get(PLAIN)
     return "" if plain is None or row is plain or not column(plain) else f" ({column(row) / column(plain):.2f})"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxcnn.config import ModelConfig
+from jaxcnn.config_reader import check
 from jaxcnn.errors import InputError, did_you_mean
 
 Kind = Literal["train", "forward"]
@@ -86,11 +87,11 @@ class Task:
 
     def config(self, dtype: str) -> ModelConfig:
         """Returns the config of our network; raises InputError for options that it does not have."""
-        known = {field.name for field in dataclasses.fields(ModelConfig)}
+        known = {field.name for field in dataclasses.fields(ModelConfig)} - {"name", "dtype"}
         for name in self.options:
             if name not in known:
                 raise InputError(f"--option {name}: no such field of ModelConfig; {did_you_mean(name, known)}")
-        return ModelConfig(name=self.model, dtype=dtype, **self.options)  # type: ignore[arg-type]
+        return check(ModelConfig(name=self.model, dtype=dtype, **self.options), "--option")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

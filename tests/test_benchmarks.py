@@ -275,3 +275,24 @@ def test_cards_are_told_apart_by_name() -> None:
     )
     peaks = [cards.peak_flops(name) for name in names]
     assert peaks == [989e12, 756e12, 121e12, 362e12, None, None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("tpu --batch-per-chip 0", "0 is less than 1"),
+        ("tpu --network resnet5", "--network 'resnet5': did you mean"),
+        ("tpu --out /proc/x", "--out /proc/x: "),
+        ("steps --candidates dispatch --networks resnet50", "--candidates dispatch: compared on"),
+        ("steps --networks ,", "no name is given"),
+        ("steps --option name=1 --networks resnet20 --candidates ours", "--option name: no such field"),
+        ("steps --option width=abc --networks resnet20 --candidates ours", "--option: width"),
+        ("figure --picture /proc/x/a.png", "--picture /proc/x: "),
+    ],
+)
+def test_more_mistakes_are_told_in_one_line_before_anything_is_measured(arguments: str, message: str, capsys) -> None:
+    assert main(arguments.split()) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]

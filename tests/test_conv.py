@@ -79,6 +79,25 @@ def test_gradient_of_the_kernel_some_images_at_a_time(case: tuple[int, ...], mon
     np.testing.assert_allclose(found, written_out(x, kernel, dy, stride, padding, groups)[2], rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize(("shape", "side", "padding"), [((0, 4, 4, 2), 3, 1), ((2, 2, 2, 2), 5, 1)])
+def test_where_there_is_no_output_gradients_are_zero(shape: tuple[int, ...], side: int, padding: int) -> None:
+    x, kernel = jnp.ones(shape), jnp.ones((side, side, 2, 3))
+    y, transpose = jax.vjp(lambda x, k: conv(x, k, 1, padding), x, kernel)
+    assert y.size == 0
+    dx, dkernel = transpose(y)
+    assert dx.shape == shape
+    assert not dx.any()
+    assert not dkernel.any()
+
+
+def test_kernel_gradient_in_16_bits_is_summed_in_32() -> None:
+    x, kernel, dy, _ = draw((64, 8, 8, 4, 4, 3, 1, 1, 1))
+    x, dy = (jnp.asarray(value, jnp.bfloat16) for value in (x, dy))
+    expected = written_out(np.asarray(x, float), kernel, np.asarray(dy, float), 1, 1, 1)[2]
+    found = cpu_path._kernel_gradient(x, dy, 3, 1, 1, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.slow
 def test_cpu_path_is_lax_over_a_grid() -> None:
     """Every side, stride, padding and grouping on odd, even and tiny maps: value and both gradients, float64."""

@@ -56,6 +56,25 @@ def test_four_devices_compute_what_one_computes(tiny_config, tmp_path) -> None:
         np.testing.assert_allclose(four[path], value, rtol=2e-6, atol=2e-6, err_msg=path)
 
 
+# The gradient of a kernel whose images are taken in chunks, on as many devices: prints the collectives of the program.
+GATHERS = """
+import jax, jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxcnn.models.conv_cpu import conv_cpu
+mesh = Mesh(jax.devices(), "data")
+over_data, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+loss = lambda kernel, x: jnp.sum(jnp.square(conv_cpu(1, 1, 1, x, kernel)))
+step = jax.jit(jax.grad(loss), in_shardings=(everywhere, over_data), out_shardings=everywhere)
+shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3, 3, 16, 16), (256, 32, 32, 16))]
+text = step.lower(*shapes).compile().as_text()
+print(" while(" in text, "all-gather" in text, "all-reduce" in text)
+"""
+
+
+def test_images_stay_on_their_devices_where_a_gradient_takes_them_in_chunks() -> None:
+    assert on_devices(4, GATHERS).split() == ["True", "False", "True"]
+
+
 def test_a_run_on_four_devices_goes_on_on_one(tiny_config, tmp_path) -> None:
     file = write_config(tiny_config, tmp_path / "c.py")
     code = "import sys; from jaxcnn.cli import main; sys.exit(main(sys.argv[1:]))"

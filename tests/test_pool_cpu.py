@@ -1,4 +1,4 @@
-"""Max-pooling on CPU: values and gradients are those of lax, ties and NaN included."""
+"""Max-pooling on CPU: values and gradients are those of lax, ties included; a NaN shows."""
 
 import flax.linen as nn
 import jax
@@ -21,6 +21,7 @@ CASES = [
     (3, 2, 0, 3, 4),
     (1, 2, 0, 5, 4),
     (3, 2, 1, 1, 1),
+    (17, 3, 2, 21, 18),
 ]
 
 

@@ -45,6 +45,8 @@ def _forward(stride: int, padding: int, groups: int, x: jax.Array, kernel: jax.A
 
 def _backward(stride: int, padding: int, groups: int, saved: Saved, dy: jax.Array) -> Saved:
     x, kernel = saved
+    if not dy.size:  # no image, or a map without a pixel
+        return jnp.zeros_like(x), jnp.zeros_like(kernel)
     dx = _input_gradient(dy, kernel, (x.shape[1], x.shape[2]), stride, padding, groups)
     return dx, _kernel_gradient(x, dy, kernel.shape[0], stride, padding, groups).astype(kernel.dtype)
 
@@ -115,15 +117,17 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, side: int, stride: int, paddin
         return _product_gradient(x[:, ::stride, ::stride], dy)[None, None]
     contract = functools.partial(_contract_images, side=side, stride=stride, padding=padding, groups=groups)
     chunk = _chunk(x, dy)
-    if chunk == len(x):
+    num_chunks = len(x) // chunk
+    if num_chunks == 1:
         return contract(x, dy)
+    # Chunk i takes images i, i + num_chunks, ...: so each image stays on the device that holds it.
+    parts = [array.reshape(chunk, num_chunks, *array.shape[1:]) for array in (x, dy)]
 
     def add(index: jax.Array, total: jax.Array) -> jax.Array:
-        images, cotangents = (lax.dynamic_slice_in_dim(array, index * chunk, chunk) for array in (x, dy))
-        return total + contract(images, cotangents)
+        return total + contract(*(lax.dynamic_index_in_dim(part, index, axis=1, keepdims=False) for part in parts))
 
     zeros = jnp.zeros((side, side, x.shape[-1] // groups, dy.shape[-1]), jnp.promote_types(x.dtype, jnp.float32))
-    return lax.fori_loop(0, len(x) // chunk, add, zeros)
+    return lax.fori_loop(0, num_chunks, add, zeros)
 
 
 def _chunk(x: jax.Array, dy: jax.Array) -> int:
@@ -153,6 +157,7 @@ def _contract_images(x: jax.Array, dy: jax.Array, *, side: int, stride: int, pad
         rhs_dilation=(stride, stride),
         dimension_numbers=_NHWC,
         feature_group_count=groups,
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )  # [C/G, K, K, O]
     return gradient.transpose(1, 2, 0, 3)
 

@@ -141,7 +141,7 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int = 0, *, plain:
     def by_lax(x: jax.Array) -> jax.Array:
         return nn.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
 
-    if plain:
+    if plain or not jnp.issubdtype(x.dtype, jnp.floating):
         return by_lax(x)
     return lax.platform_dependent(x, cpu=functools.partial(max_pool_cpu, window, stride, padding), default=by_lax)
 

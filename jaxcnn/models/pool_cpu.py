@@ -1,6 +1,6 @@
 """Max-pooling on CPU, whose gradient XLA finds there by a scatter, pixel after pixel, on one core.
 
-Here the place of each maximum is kept, one byte, and the gradient is put together from masks of it.
+Here the place of each maximum is kept, a small number, and the gradient is put together from masks of it.
 """
 
 import functools
@@ -26,13 +26,14 @@ def _forward(window: int, stride: int, padding: int, x: jax.Array) -> tuple[jax.
     padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(0, 0, 0), sides, sides, (0, 0, 0)])
     ends = [size - window + 1 for size in padded.shape[1:3]]
     best, place = None, None
+    kind = jnp.uint8 if window < 16 else jnp.uint16  # two numbers are left that are no places
     for k, (i, j) in enumerate(itertools.product(range(window), repeat=2)):
         value = padded[:, i : i + ends[0] : stride, j : j + ends[1] : stride]
         if best is None:
-            best, place = value, jnp.zeros(value.shape, jnp.uint8)
+            best, place = value, jnp.zeros(value.shape, kind)
             continue
         better = (value > best) | (jnp.isnan(value) & ~jnp.isnan(best))
-        best, place = jnp.where(better, value, best), jnp.where(better, jnp.uint8(k), place)
+        best, place = jnp.where(better, value, best), jnp.where(better, jnp.array(k, kind), place)
     return best, (place, jnp.zeros((0, *x.shape[1:3]), x.dtype))
 
 
@@ -43,13 +44,13 @@ def _backward(
     place, like = saved
     h, w = like.shape[1:]
     blocks = [-(-(size + 2 * padding) // stride) for size in (h, w)]  # of `stride` pixels
-    inside = jnp.arange(stride, dtype=jnp.uint8)
+    inside = jnp.arange(stride)
     dx = jnp.zeros((), dy.dtype)
     for q, p in itertools.product(range(-(-window // stride)), repeat=2):
         # The place of each pixel of a block in window (u - q, v - p); beyond the window it is no place of any maximum.
         rows, columns = inside + q * stride, inside + p * stride
-        places = jnp.where(columns < window, rows[:, None] * window + columns, 255).astype(jnp.uint8)
-        of_block = (_shifted(array, (q, p), blocks, fill) for array, fill in ((place, 254), (dy, 0)))
+        places = jnp.where(columns < window, rows[:, None] * window + columns, window**2).astype(place.dtype)
+        of_block = (_shifted(array, (q, p), blocks, fill) for array, fill in ((place, window**2 + 1), (dy, 0)))
         places_of, dy_of = (array[:, :, None, :, None] for array in of_block)  # [N, blocks, 1, blocks, 1, C]
         dx = dx + jnp.where(places_of == places[:, None, :, None], dy_of, jnp.zeros((), dy.dtype))
     dx = dx.reshape(len(dy), blocks[0] * stride, blocks[1] * stride, dy.shape[-1])

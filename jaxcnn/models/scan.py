@@ -1,4 +1,4 @@
-"""The equal blocks of a stage as one loop (`lax.scan`), so that a deep network compiles in the time of a shallow one.
+"""The equal blocks of a stage as one loop (`lax.scan`), so that a deep network compiles in half the time.
 
 Each block keeps its own leaves under its own name, `stage2/block5/conv1/kernel`: they are stacked inside the call and
 the new running statistics are taken apart again, so nothing outside notices. A loop has one body, in which all blocks
