@@ -13,7 +13,7 @@ from jaxcnn.paths import flatten
 IMAGES = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
 NETWORKS = [
     ModelConfig(name="resnet18", width=4, stem="imagenet"),
-    ModelConfig(name="vgg11", width=4, norm="batch", neck="pooled"),
+    ModelConfig(name="vgg11", width=4, norm="batch", neck="pooled", dropout=0.0),
 ]
 
 
@@ -38,10 +38,12 @@ def test_plain_has_the_same_loss_and_gradients(config: ModelConfig) -> None:
     ours, plain, params = pair(config)
     (value, grads), (expected, expected_grads) = (jax.jit(jax.value_and_grad(loss))(params) for loss in (ours, plain))
     np.testing.assert_allclose(value, expected, rtol=1e-5)
+    wanted = flatten(expected_grads)
+    largest = max(float(jnp.max(jnp.abs(leaf))) for leaf in wanted.values())
     for path, grad in flatten(grads).items():
-        wanted = flatten(expected_grads)[path]
-        scale = float(jnp.max(jnp.abs(wanted))) + 1e-6
-        np.testing.assert_allclose(grad / scale, wanted / scale, atol=2e-3, err_msg=path)
+        # A bias before a norm has no gradient but rounding: errors are compared with a thousandth of the largest, too.
+        scale = max(float(jnp.max(jnp.abs(wanted[path]))), 1e-3 * largest)
+        np.testing.assert_allclose(grad / scale, wanted[path] / scale, atol=2e-3, err_msg=path)
 
 
 @pytest.mark.parametrize("config", NETWORKS, ids=lambda config: config.name)

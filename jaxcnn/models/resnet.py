@@ -39,7 +39,7 @@ class ResNetStem(nn.Module):
     activation: Activation
     conv: Any
     train: bool
-    pool: Any
+    pool: Any = max_pool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
