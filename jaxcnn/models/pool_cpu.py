@@ -25,13 +25,11 @@ def _forward(window: int, stride: int, padding: int, x: jax.Array) -> tuple[jax.
     sides = (padding, padding, 0)
     padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(0, 0, 0), sides, sides, (0, 0, 0)])
     ends = [size - window + 1 for size in padded.shape[1:3]]
-    best, place = None, None
+    corners = list(itertools.product(range(window), repeat=2))
+    values = [padded[:, i : i + ends[0] : stride, j : j + ends[1] : stride] for i, j in corners]
     kind = jnp.uint8 if window < 16 else jnp.uint16  # two numbers are left that are no places
-    for k, (i, j) in enumerate(itertools.product(range(window), repeat=2)):
-        value = padded[:, i : i + ends[0] : stride, j : j + ends[1] : stride]
-        if best is None:
-            best, place = value, jnp.zeros(value.shape, kind)
-            continue
+    best, place = values[0], jnp.zeros(values[0].shape, kind)
+    for k, value in enumerate(values[1:], start=1):
         better = (value > best) | (jnp.isnan(value) & ~jnp.isnan(best))
         best, place = jnp.where(better, value, best), jnp.where(better, jnp.array(k, kind), place)
     return best, (place, jnp.zeros((0, *x.shape[1:3]), x.dtype))
