@@ -207,7 +207,7 @@ class ScheduleConfig(Strict):
 class LoopConfig(Strict):
     """Length and cadence of the run."""
 
-    epochs: Positive = 36.0
+    epochs: Positive = 46.0
     """Passes over the training split; parts of an epoch are allowed."""
     batch_size: Count = 128
     """Examples a step, over all devices."""

@@ -197,10 +197,9 @@ class _BatchNorm(nn.Module):
 
 
 def _pays(convolution: Unevaluated) -> bool:
-    """Whether `pointwise_batch_norm` is for it: of a 16-bit type, and with an input smaller than the output."""
+    """Whether `pointwise_batch_norm` is for it: with an input smaller than the output."""
     in_features, out_features = convolution.kernel.shape[2:]
-    fits = convolution.is_pointwise and convolution.stride == 1 and convolution.x.dtype.itemsize < 4
-    return fits and out_features >= 2 * in_features
+    return convolution.is_pointwise and convolution.stride == 1 and out_features >= 2 * in_features
 
 
 class _GroupNorm(nn.Module):
