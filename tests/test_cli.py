@@ -65,7 +65,7 @@ def mistake(capsys, *arguments: object) -> str:
         (["--mesh.devices", "99"], "mesh.devices=99: only"),
         (["--init-from", "{tmp}/nowhere"], "no run folder {tmp}/nowhere"),
         (["--resume"], "--resume needs --workdir RUN"),
-        (["--profile", "5000:5001"], "--profile 5000:5001: the run has 1125 steps"),
+        (["--profile", "9:10", "--train.epochs", "0.1"], "--profile 9:10: the run has 4 steps"),
         (["--profile", "7"], "--profile 7: give the steps to trace as FIRST:LAST"),
         (["--data.resident-limit-gib", "0.0001"], "more than data.resident_limit_gib=0.0001"),
     ],
