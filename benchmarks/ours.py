@@ -18,7 +18,7 @@ from benchmarks.program import LEARNING_RATE, MEAN, MOMENTUM, STD, Compilable, P
 from benchmarks.workloads import Task
 from jaxcnn.augment.pipeline import make_augment
 from jaxcnn.config import AffineConfig, AugmentConfig, CutoutConfig, FlipConfig, OptimConfig, PadCropConfig
-from jaxcnn.data import loader
+from jaxcnn.data import loader, order
 from jaxcnn.data.loader import Arrays
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.registry import build_model
@@ -95,7 +95,7 @@ class _Chunk:
             return None, Arrays(jnp.asarray(images), jnp.asarray(labels))
         images, labels = draw_images(self._task, _RESIDENT_BATCHES)
         source = Arrays(jnp.asarray(images.reshape(-1, *images.shape[2:])), jnp.asarray(labels.reshape(-1)))
-        places = loader.training_places(len(source), self._task.batch, seed=0, first_step=0, num_steps=rows)
+        places = order.training_places(len(source), self._task.batch, seed=0, first_step=0, num_steps=rows)
         return source, jnp.asarray(places)
 
 

@@ -19,9 +19,10 @@ from jax.sharding import Mesh
 from jaxcnn import mesh as meshes
 from jaxcnn.augment.pipeline import make_augment
 from jaxcnn.config import Preprocessing, TrainConfig
-from jaxcnn.data import loader
+from jaxcnn.data import loader, order
 from jaxcnn.data.loader import Arrays
-from jaxcnn.data.sources import Splits, open_splits
+from jaxcnn.data.source import Splits
+from jaxcnn.data.sources import open_splits
 from jaxcnn.errors import InputError
 from jaxcnn.models.registry import describe
 from jaxcnn.models.scan import split_stages
@@ -75,7 +76,7 @@ class Job:
         config = self.config
         size = config.train.batch_size
         places = np.zeros((max(self.steps_per_dispatch, 2), size), np.int32)
-        places[:num_steps] = loader.training_places(len(self.data["train"]), size, config.seed, first_step, num_steps)
+        places[:num_steps] = order.training_places(len(self.data["train"]), size, config.seed, first_step, num_steps)
         return places
 
     def compile_chunk(self, state: TrainState, sums: Sums) -> Callable:

@@ -5,42 +5,73 @@ Every field has its default, its range (in the annotation) and a line of documen
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, Le
+from annotated_types import Ge, Interval, Le
 
-Probability = Annotated[float, Interval(ge=0.0, le=1.0)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
-Count = Annotated[int, Ge(1)]
+from jaxcnn.config_augment import (
+    AffineConfig,
+    AugmentConfig,
+    CutoutConfig,
+    FlipConfig,
+    PadCropConfig,
+)
+from jaxcnn.config_strict import Count, NonNegative, Positive, Strict
 
-
-class Strict:
-    """Read strictly: no unknown keys, no conversion of types, finite numbers. Told to pydantic without importing it."""
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+__all__ = [
+    "AffineConfig",
+    "AugmentConfig",
+    "CutoutConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "FlipConfig",
+    "LoopConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PadCropConfig",
+    "Preprocessing",
+    "ScheduleConfig",
+    "TrainConfig",
+]
 
 
 @dataclass(frozen=True)
 class DataConfig(Strict):
-    """Which data, and how they are split."""
+    """Which data, how they are split, and how they reach the device."""
 
+    source: Literal["tfds", "folder", "npz", "synthetic"] = "tfds"
+    """tfds: a prepared TFDS data set; folder: image files, a folder a class; npz: arrays; synthetic: shapes."""
     name: str = "mnist5k"
     """TFDS name of the data set; `mnist5k`, 5,000 real digits, is embedded."""
     data_dir: str | None = None
-    """Folder that holds prepared TFDS data sets; none: TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Where the data lie: the folder of prepared TFDS data sets (none: TFDS_DATA_DIR or ~/tensorflow_datasets), the
+    folder of images (ROOT/SPLIT/CLASS/* or ROOT/CLASS/*), or the .npz file."""
     train_split: str | None = None
-    """TFDS split expression to train on, such as `train[:90%]`; none: the data set's own, less the validation part."""
+    """Split expression to train on, such as `train[:90%]`; none: the data set's own, less the validation part."""
     validation_split: str | None = None
-    """Split to validate on after each epoch; none: the data set's own, or else the last 10 % of its train split."""
+    """Split to validate on after each epoch; none: the data set's own, or else a tenth of its train split."""
     test_split: str | None = None
     """Split for the final figures; none: the data set's own test split, if it has one."""
     image_size: Count | None = None
-    """Side in pixels to which images are resized and centre-cropped when loaded; none: as stored."""
+    """Side in pixels of the network's input, to which images are resized and cropped; none: as stored."""
+    crop_share: Annotated[float, Interval(gt=0.0, le=1.0)] = 1.0
+    """Part of the resized image's side that evaluation's centre crop keeps; 0.875 is 224 of 256 pixels."""
     channels: Literal[1, 3] | None = None
     """1: grey, colours are weighted to it; 3: RGB, grey is repeated, for weights made for colour; none: as stored."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """shuffled: each example once an epoch; balanced: each class equally often, so examples of rare ones repeat."""
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    """What an unreadable image does: ends the command before training, by name; or is left out, and counted."""
+    loader: Literal["auto", "resident", "cached", "streamed"] = "auto"
+    """resident: decoded once, on the device; cached: decoded once, memory-mapped on disk; streamed: decoded in each
+    epoch by workers; auto: resident if it fits resident_limit_gib, else streamed."""
     resident_limit_gib: Positive = 4.0
-    """Most memory, in GiB, that a data set may take on the device."""
+    """Most memory, in GiB, that a resident data set may take on the device."""
+    cache_dir: str | None = None
+    """Where decoded sets and statistics are kept; none: the user's cache folder."""
+    workers: Annotated[int, Ge(0)] = 0
+    """Processes that decode for the streamed loader; 0: threads of this process, one a core."""
 
 
 @dataclass(frozen=True)
@@ -107,62 +138,6 @@ class ModelConfig(Strict):
     """Leave convolutions, pooling, batch norm and their gradients to JAX; slow on CPU, but with forward derivatives."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters, norm statistics, logits and loss are float32 in any case."""
-
-
-@dataclass(frozen=True)
-class PadCropConfig(Strict):
-    """Zero-pad each side, then crop the original size at a random place (He et al. 2015, section 4.2)."""
-
-    prob: Probability = 1.0
-    """Probability for each image; 0 turns the operation off."""
-    pad_px: Annotated[int, Ge(0)] = 2
-    """Padding of each side in pixels, so the largest shift; 4 is usual for 32x32."""
-
-
-@dataclass(frozen=True)
-class AffineConfig(Strict):
-    """Rotate, scale and shear about the centre, in one bilinear warp; amounts are uniform between minus and plus."""
-
-    prob: Probability = 0.9
-    """Probability for each image; 0 turns the operation off."""
-    rotation_deg: Annotated[float, Interval(ge=0, le=180)] = 15.0
-    """Largest rotation in degrees."""
-    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.15
-    """Largest relative change of size, the same along both axes: 0.15 is 0.85 to 1.15 times."""
-    shear_deg: Annotated[float, Interval(ge=0, le=60)] = 12.0
-    """Largest horizontal shear in degrees."""
-
-
-@dataclass(frozen=True)
-class FlipConfig(Strict):
-    """Mirror left and right."""
-
-    prob: Probability = 0.0
-    """Probability for each image; 0.5 is usual where a mirrored object is still the object (not for digits)."""
-
-
-@dataclass(frozen=True)
-class CutoutConfig(Strict):
-    """Blank one square at a random place (DeVries & Taylor 2017)."""
-
-    prob: Probability = 0.0
-    """Probability for each image; 0 turns the operation off."""
-    size_px: Count = 8
-    """Side of the square in pixels; its centre lies anywhere in the image, so it may be cut by the border."""
-
-
-@dataclass(frozen=True)
-class AugmentConfig(Strict):
-    """Random changes to training images, on the device, in this order; then per-channel normalisation."""
-
-    pad_crop: PadCropConfig = field(default_factory=PadCropConfig)
-    """Shift by zero-padding and cropping."""
-    affine: AffineConfig = field(default_factory=AffineConfig)
-    """Rotate, scale and shear."""
-    flip: FlipConfig = field(default_factory=FlipConfig)
-    """Mirror left and right."""
-    cutout: CutoutConfig = field(default_factory=CutoutConfig)
-    """Blank a square."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxcnn import mesh as meshes
-from jaxcnn.data import loader
+from jaxcnn.data import loader, order
 from jaxcnn.data.loader import Arrays
 from jaxcnn.network import Network
 from jaxcnn.training.metrics import divide, sums_of
@@ -29,7 +29,7 @@ def evaluate(
         sums_of, jax.ShapeDtypeStruct((1, num_classes), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
     )
     sums = meshes.replicate(mesh, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
-    for places, mask in loader.evaluation_batches(len(arrays), batch_size):
+    for places, mask in order.evaluation_batches(len(arrays), batch_size):
         batch = loader.take(arrays, places)
         parts = jax.device_put((batch.images, batch.labels, mask), meshes.over_data(mesh))
         sums = network.evaluation_step(variables, sums, *parts)

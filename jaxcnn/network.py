@@ -15,7 +15,7 @@ import numpy as np
 from jaxcnn.augment.normalise import normalise
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import Preprocessing, TrainConfig
-from jaxcnn.data.sources import Source
+from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.registry import build_model

@@ -31,7 +31,7 @@ def compilation_cache() -> None:
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A TFDS folder in which mnist5k is prepared; one a test process, since preparing takes a second."""
-    from jaxcnn.data.sources import open_builder
+    from jaxcnn.data.tfds_source import open_builder
 
     folder = str(tmp_path_factory.mktemp("tfds"))
     open_builder(DataConfig(data_dir=folder))

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from jaxcnn.data.decode import convert_channels, read_image, resize_and_centre_crop
-from jaxcnn.data.loader import epoch_order, evaluation_batches, input_shape, read_arrays, training_places
-from jaxcnn.data.sources import Source
+from jaxcnn.data.loader import input_shape, read_arrays
+from jaxcnn.data.order import epoch_order, evaluation_batches, training_places
+from jaxcnn.data.source import ArrayRecords, Source
 from jaxcnn.data.statistics import channel_statistics
 from jaxcnn.errors import InputError
 
@@ -47,8 +48,7 @@ def test_evaluation_counts_each_example_once(num_examples: int, batch_size: int)
 
 
 def source_of(images: list[np.ndarray], labels: list[int], shape=None) -> Source:
-    records = [{"image": image, "label": label} for image, label in zip(images, labels, strict=True)]
-    return Source("made up", ("a", "b"), shape, records)
+    return Source("made up", ("a", "b"), shape, ArrayRecords(images, labels))
 
 
 def test_images_of_any_size_are_read_to_one_shape() -> None:

@@ -10,24 +10,38 @@ from jaxcnn.errors import InputError
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 
 
-def read_image(path: Path, channels: int) -> np.ndarray:
-    """Returns an image file as uint8 [H, W, channels], RGB or grey, turned as its EXIF orientation says.
+def read_image(path: Path, channels: int | None = None) -> np.ndarray:
+    """Returns an image file as uint8 [H, W, channels], see `decode`.
 
     Raises:
       InputError: the file is missing, unreadable or no image; the message names it.
     """
     try:
-        encoded = np.fromfile(path, np.uint8)
+        encoded = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    return decode(encoded, channels, str(path))
+
+
+def decode(encoded: bytes, channels: int | None, where: str) -> np.ndarray:
+    """Returns an encoded image as uint8 [H, W, channels], RGB or grey, turned as its EXIF orientation says.
+
+    Args:
+      encoded: the bytes of a file.
+      channels: 1 or 3; none: as stored, without an alpha channel.
+      where: what to call the image in a message.
+
+    Raises:
+      InputError: it is no image, or one that cannot be read.
+    """
+    flag = {None: cv2.IMREAD_ANYCOLOR, 1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}[channels]
     try:
-        image = cv2.imdecode(encoded, flag) if encoded.size else None
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag) if encoded else None
     except cv2.error:
         image = None
     if image is None:
-        raise InputError(f"{path}: not a readable image")
-    return image[:, :, None] if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        raise InputError(f"{where}: not a readable image")
+    return image[:, :, None] if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def resize_and_centre_crop(image: np.ndarray, height: int, width: int, crop_share: float = 1.0) -> np.ndarray:

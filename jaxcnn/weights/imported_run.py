@@ -38,7 +38,7 @@ def class_names_of(weights: Weights, given: str | None, data: DataConfig) -> tup
         return numbered(int(given))
     if Path(given).is_file():
         return _names_in_file(Path(given))
-    from jaxcnn.data.sources import open_builder, open_source
+    from jaxcnn.data.tfds_source import open_builder, open_source
 
     builder = open_builder(dataclasses.replace(data, name=given))
     return open_source(builder, next(iter(builder.info.splits)), "--classes").class_names
