@@ -95,7 +95,7 @@ class _Chunk:
             return None, Arrays(jnp.asarray(images), jnp.asarray(labels))
         images, labels = draw_images(self._task, _RESIDENT_BATCHES)
         source = Arrays(jnp.asarray(images.reshape(-1, *images.shape[2:])), jnp.asarray(labels.reshape(-1)))
-        places = order.training_places(len(source), self._task.batch, seed=0, first_step=0, num_steps=rows)
+        places = order.TrainingOrder(len(source), self._task.batch, seed=0)(0, rows)
         return source, jnp.asarray(places)
 
 

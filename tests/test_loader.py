@@ -1,4 +1,4 @@
-"""Order, batches and arrays: every example once an epoch, and nothing but (seed, epoch) decides."""
+"""Arrays of examples, and how images of any size become them."""
 
 import cv2
 import numpy as np
@@ -6,45 +6,9 @@ import pytest
 
 from jaxcnn.data.decode import convert_channels, read_image, resize_and_centre_crop
 from jaxcnn.data.loader import input_shape, read_arrays
-from jaxcnn.data.order import epoch_order, evaluation_batches, training_places
 from jaxcnn.data.source import ArrayRecords, Source
 from jaxcnn.data.statistics import channel_statistics
 from jaxcnn.errors import InputError
-
-
-@pytest.mark.parametrize(("num_examples", "batch_size"), [(100, 32), (96, 32), (33, 33), (7, 2)])
-def test_each_example_appears_once_an_epoch_across_batch_borders(num_examples: int, batch_size: int) -> None:
-    steps = -(-3 * num_examples // batch_size)
-    sequence = training_places(num_examples, batch_size, 5, 0, steps).reshape(-1)
-    for epoch in range(3):
-        part = sequence[epoch * num_examples : (epoch + 1) * num_examples]
-        np.testing.assert_array_equal(np.sort(part), np.arange(num_examples))
-
-
-def test_order_does_not_depend_on_where_one_starts() -> None:
-    whole = training_places(50, 16, 1, 0, 20)
-    for first, count in ((0, 1), (3, 4), (7, 13), (19, 1)):
-        np.testing.assert_array_equal(training_places(50, 16, 1, first, count), whole[first : first + count])
-
-
-def test_epochs_and_seeds_differ() -> None:
-    orders = [epoch_order(100, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    assert len({order.tobytes() for order in orders}) == 4
-
-
-def test_shards_in_order_are_the_batch() -> None:
-    whole = training_places(50, 16, 1, 2, 5)
-    parts = [training_places(50, 16, 1, 2, 5, shard=(index, 4)) for index in range(4)]
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
-
-
-@pytest.mark.parametrize(("num_examples", "batch_size"), [(10, 4), (8, 4), (3, 5), (1, 1)])
-def test_evaluation_counts_each_example_once(num_examples: int, batch_size: int) -> None:
-    batches = list(evaluation_batches(num_examples, batch_size))
-    assert all(places.shape == mask.shape == (batch_size,) for places, mask in batches)
-    counted = np.concatenate([places[mask] for places, mask in batches])
-    np.testing.assert_array_equal(counted, np.arange(num_examples))
-    assert all(places.max() < num_examples for places, _ in batches)
 
 
 def source_of(images: list[np.ndarray], labels: list[int], shape=None) -> Source:

@@ -7,6 +7,7 @@ step, is the whole position.
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,24 +19,66 @@ def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(bits).permutation(num_examples).astype(np.int32)
 
 
-def training_places(
-    num_examples: int, batch_size: int, seed: int, first_step: int, num_steps: int, shard: tuple[int, int] = (0, 1)
-) -> np.ndarray:
-    """Returns int32 [num_steps, batch_size / shards]: the examples that steps first_step, ... see.
+@dataclass(frozen=True, eq=False)
+class TrainingOrder:
+    """Which examples each training step sees: a pure function of its fields. Picklable, for worker processes.
 
-    Args:
-      num_examples, batch_size, seed: what the order is a function of.
-      first_step, num_steps: which part of it.
+    Attributes:
+      num_examples: length of an epoch.
+      batch_size: examples a step, over all hosts.
+      seed: another seed, another order.
+      labels: int32 [N]; given, each class comes equally often in an epoch of `num_examples`, so that examples of rare
+        classes repeat; else each example comes once.
       shard: (index, count): this host's part of each batch; the parts in order are the batch.
     """
-    first, stop = first_step * batch_size, (first_step + num_steps) * batch_size
-    epochs = range(first // num_examples, -(-stop // num_examples))
-    sequence = np.concatenate([epoch_order(num_examples, seed, epoch) for epoch in epochs])
-    offset = epochs.start * num_examples
-    batches = sequence[first - offset : stop - offset].reshape(num_steps, batch_size)
-    index, count = shard
-    share = batch_size // count
-    return batches[:, index * share : (index + 1) * share]
+
+    num_examples: int
+    batch_size: int
+    seed: int
+    labels: np.ndarray | None = None
+    shard: tuple[int, int] = (0, 1)
+
+    def __call__(self, first_step: int, num_steps: int) -> np.ndarray:
+        """Returns int32 [num_steps, batch_size / shards]: the examples that steps first_step, ... see."""
+        size = self.batch_size
+        first, stop = first_step * size, (first_step + num_steps) * size
+        epochs = range(first // self.num_examples, -(-stop // self.num_examples))
+        sequence = np.concatenate([self._epoch(epoch) for epoch in epochs])
+        offset = epochs.start * self.num_examples
+        batches = sequence[first - offset : stop - offset].reshape(num_steps, size)
+        index, count = self.shard
+        share = size // count
+        return batches[:, index * share : (index + 1) * share]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        shuffled = epoch_order(self.num_examples, self.seed, epoch)
+        return shuffled if self.labels is None else _balanced(self, epoch)[shuffled]
+
+
+@functools.lru_cache(maxsize=4)
+def _balanced(order: TrainingOrder, epoch: int) -> np.ndarray:
+    """The examples int32 [num_examples] of one epoch of equally many of each class, class after class.
+
+    Each class has a sequence of its own, permutations of its examples without a gap, of which an epoch takes the next
+    part. So examples of a class are all used before one comes again. What does not divide goes round the classes.
+    """
+    assert order.labels is not None
+    classes = np.unique(order.labels)
+    base, extra = divmod(order.num_examples, len(classes))
+    parts = []
+    for rank, label in enumerate(classes):
+        members = np.flatnonzero(order.labels == label)
+        turns = (rank - np.arange(epoch + 1)) % len(classes) < extra  # epochs in which the class has one more
+        first, stop = (base * epoch + int(turns[:epoch].sum()), base * (epoch + 1) + int(turns.sum()))
+        passes = range(first // len(members), -(-stop // len(members)))
+        sequence = [members[_permutation(len(members), order.seed, int(label), number)] for number in passes]
+        offset = passes.start * len(members)
+        parts.append(np.concatenate([members[:0], *sequence])[first - offset : stop - offset])
+    return np.concatenate(parts).astype(np.int32)
+
+
+def _permutation(size: int, *key: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(size)
 
 
 def evaluation_batches(num_examples: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
