@@ -3,6 +3,7 @@
 What evaluation and prediction need of this, the model with its preprocessing and variables, is in `network.py`.
 """
 
+import dataclasses
 import functools
 import logging
 import math
@@ -19,17 +20,19 @@ from jax.sharding import Mesh
 from jaxcnn import mesh as meshes
 from jaxcnn.augment.pipeline import make_augment
 from jaxcnn.config import Preprocessing, TrainConfig
-from jaxcnn.data import loader, order
-from jaxcnn.data.loader import Arrays
+from jaxcnn.data import loader
+from jaxcnn.data.feed import Batches, Feed
 from jaxcnn.data.source import Splits
 from jaxcnn.data.sources import open_splits
 from jaxcnn.errors import InputError
+from jaxcnn.inputs import Inputs, batches_of, feed_of, read_inputs
 from jaxcnn.models.registry import describe
 from jaxcnn.models.scan import split_stages
 from jaxcnn.network import Network, build_network, fit_start, initial_variables
 from jaxcnn.paths import GlobRule, flatten
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import compiler_options
+from jaxcnn.training.class_weights import class_weights
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.partition import partition
@@ -48,36 +51,25 @@ class Job:
     config: TrainConfig
     network: Network
     mesh: Mesh
-    data: dict[str, Arrays]
-    """Splits by name (train, validation and, if there is one, test), on the device."""
+    feed: Feed
+    """What training reads, as arguments of the chunk."""
+    splits: dict[str, Batches]
+    """The splits to measure on: validation and, if there is one, test."""
+    num_train: int
+    """Examples of the training split."""
     schedule: Callable
     steps_per_epoch: float
     total_steps: int
     chunk: Callable
-    """(state, sums, arrays, places, num_steps) -> (state, sums, progress), not yet jitted; see `training/step.py`."""
+    """(state, sums, source, inputs, num_steps) -> (state, sums, progress), not yet jitted; see `training/step.py`."""
     initial_state: Callable[[], TrainState]
     state_shapes: Callable[[], TrainState]
     """The initial state as shapes with placements: what a checkpoint is restored into."""
     zero_sums: Callable[[], Sums]
 
-    @property
-    def steps_per_dispatch(self) -> int:
-        return min(self.config.train.max_steps_per_dispatch, self.total_steps)
-
     def step_of(self, epoch: float) -> int:
         """Returns the step after which so many epochs are complete."""
         return min(_steps(epoch, self.steps_per_epoch), self.total_steps)
-
-    def places(self, first_step: int, num_steps: int) -> np.ndarray:
-        """Returns int32 [rows, B]: the examples of the next steps, padded with zeros to one shape.
-
-        There are two rows at least: for one row XLA makes another program, with other rounding.
-        """
-        config = self.config
-        size = config.train.batch_size
-        places = np.zeros((max(self.steps_per_dispatch, 2), size), np.int32)
-        places[:num_steps] = order.training_places(len(self.data["train"]), size, config.seed, first_step, num_steps)
-        return places
 
     def compile_chunk(self, state: TrainState, sums: Sums) -> Callable:
         """Returns the compiled chunk; ahead of time, so that nothing can compile again during the run."""
@@ -88,41 +80,45 @@ class Job:
             out_shardings=everywhere,
             compiler_options=compiler_options(training=True),
         )
-        places = meshes.replicate(self.mesh, self.places(0, 1))
-        return jitted.lower(state, sums, self.data["train"], places, np.int32(0)).compile()
+        inputs, _ = self.feed.inputs(int(state.step), 1, lambda: False)
+        return jitted.lower(state, sums, self.feed.source, inputs, np.int32(0)).compile()
 
 
-def build_job(config: TrainConfig, run: RunFolder | None = None) -> Job:
-    """Returns the run of a config, with its data read and placed; nothing is written and nothing compiled.
+def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits | None = None) -> Job:
+    """Returns the run of a config, with its data read and placed; nothing of the run is written, nothing compiled.
 
     Args:
       config: what to train.
       run: the folder of a run that goes on: its preprocessing and classes hold, and `init_from` is not read again.
+      splits: the data, for those who have them in Python; none: those that `config.data` names.
 
     Raises:
       InputError: anything that does not fit: names, sizes, class counts, freeze globs, devices, data not prepared.
     """
     mesh = meshes.make_mesh(config.mesh.devices)
-    splits = open_splits(config.data)
+    splits = open_splits(config.data) if splits is None else splits
     _check_batches(config, splits, mesh)
     shape = loader.input_shape(splits.train, config.data.image_size, config.data.channels)
     class_names = splits.train.class_names
-    unmeasured = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2])
-    shapes = build_network(config, unmeasured, class_names).shapes
-    partition(shapes["params"], GlobRule(config.freeze))
-    start = None if config.init_from is None or run is not None else fit_start(config, shapes)[0]
+    unmeasured = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2], _order(shape), config.data.crop_share)
+    planned = build_network(config, unmeasured, class_names)
+    partition(planned.shapes["params"], GlobRule(config.freeze))
+    start = None if config.init_from is None or run is not None else fit_start(config, planned.shapes)[0]
 
-    limit = config.data.resident_limit_gib
-    arrays = {name: loader.read_arrays(source, shape, limit) for name, source in splits.named().items()}
-    preprocessing = loader.preprocessing_of(arrays["train"])
+    inputs = read_inputs(config, splits, planned)
+    preprocessing = dataclasses.replace(unmeasured, mean=inputs.mean, std=inputs.std)
     if run is not None:
         preprocessing = _held_preprocessing(run, config, preprocessing, class_names)
     elif start is not None:  # what the weights were trained with counts, not what the new images are like
-        preprocessing = preprocessing_for(start.hints, shape)
+        preprocessing = preprocessing_for(start.hints, shape, config.data.crop_share)
         LOG.info(f"mean and std of the images: those of init_from ({statistics_told(start.hints)})")
     network = build_network(config, preprocessing, class_names)
     _log_choices(config, network, splits, mesh)
-    return _assemble(config, network, mesh, {name: meshes.replicate(mesh, value) for name, value in arrays.items()})
+    return _assemble(config, network, mesh, inputs)
+
+
+def _order(shape: tuple[int, int, int]) -> Any:
+    return "grey" if shape[2] == 1 else "RGB"
 
 
 def _held_preprocessing(
@@ -140,15 +136,18 @@ def _held_preprocessing(
     return held
 
 
-def _assemble(config: TrainConfig, network: Network, mesh: Mesh, data: dict[str, Arrays]) -> Job:
+def _assemble(config: TrainConfig, network: Network, mesh: Mesh, inputs: Inputs) -> Job:
     size = config.train.batch_size
-    steps_per_epoch = len(data["train"]) / size
+    if size > inputs.num_train:
+        raise InputError(f"train.batch_size={size} is larger than the training split ({inputs.num_train} examples)")
+    steps_per_epoch = inputs.num_train / size
     total_steps = _steps(config.train.epochs, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
-    step, optimizer = training_step(config, network, schedule)
+    step, optimizer = training_step(config, network, schedule, inputs)
+    feed = feed_of(config, inputs, network, mesh, total_steps)
 
-    def take(arrays: Arrays, places: jax.Array) -> Arrays:
-        return jax.lax.with_sharding_constraint(loader.take(arrays, places), meshes.over_data(mesh))
+    def take(source: Any, item: Any) -> Any:
+        return jax.lax.with_sharding_constraint(feed.take(source, item), meshes.over_data(mesh))
 
     def initial_state() -> TrainState:
         return meshes.replicate(mesh, state_of(config, optimizer, initial_variables(config, network)))
@@ -160,14 +159,16 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, data: dict[str,
 
     @functools.cache
     def no_sums() -> dict[str, np.ndarray]:
-        images = jax.ShapeDtypeStruct((size, *network.preprocessing.image_shape), jnp.uint8)
+        images = jax.ShapeDtypeStruct((size, *feed.image_shape), jnp.uint8)
         return zero_sums(step, state_shapes(), images, jax.ShapeDtypeStruct((size,), jnp.int32))
 
     return Job(
         config=config,
         network=network,
         mesh=mesh,
-        data=data,
+        feed=feed,
+        splits={name: batches_of(split, network, mesh) for name, split in inputs.others.items()},
+        num_train=inputs.num_train,
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
@@ -184,13 +185,19 @@ def _steps(epochs: float, steps_per_epoch: float) -> int:
 
 
 def training_step(
-    config: TrainConfig, network: Network, schedule: Callable
+    config: TrainConfig, network: Network, schedule: Callable, inputs: Inputs | None = None
 ) -> tuple[Step, optax.GradientTransformation]:
-    """Returns the training step of a config, see `training/step.py`, and its optimizer."""
+    """Returns the training step of a config, see `training/step.py`, and its optimizer.
+
+    `inputs` says how many examples the classes have, and whether the loader crops; none: equally many, and no.
+    """
     statistics = network.preprocessing
     optimizer = make_optimizer(config.optim, schedule)
     augment = make_augment(config.augment, statistics.mean, statistics.std)
-    options = StepOptions(config.seed, config.train.label_smoothing, config.optim.accumulation, config.optim.ema_decay)
+    counts = None if inputs is None else np.bincount(inputs.labels, minlength=len(network.class_names))
+    weights = None if counts is None else class_weights(counts, config.train.class_weights)
+    smoothing, accumulation = config.train.label_smoothing, config.optim.accumulation
+    options = StepOptions(config.seed, smoothing, accumulation, config.optim.ema_decay, weights)
     return make_step(network.model, optimizer, augment, options), optimizer
 
 

@@ -188,6 +188,9 @@ class LoopConfig(Strict):
     """Examples a step, over all devices."""
     label_smoothing: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.1
     """Share of the target spread evenly over all classes (Szegedy et al. 2015, section 7)."""
+    class_weights: Literal["none", "balanced", "effective"] = "none"
+    """Weight of an example's loss by its class, 1 on average. balanced: 1 / its share of the training examples;
+    effective: 1 / its effective number of examples (Cui et al. 2019), milder for large classes."""
     patience_epochs: Count | None = None
     """Stop after this many epochs without a higher validation top-1; none: never."""
     save_every_epochs: Count = 1
@@ -206,6 +209,10 @@ class EvaluationConfig(Strict):
     """Examples a forward pass, over all devices."""
     every_epochs: Count = 1
     """Epochs between evaluations on the validation split."""
+    flip: bool = False
+    """Average the probabilities of each image and its mirror image."""
+    crops: Literal[1, 5] = 1
+    """1: the centre crop; 5: the mean of the probabilities of the corners and the centre, see data.crop_share."""
 
 
 @dataclass(frozen=True)

@@ -3,37 +3,46 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import mesh as meshes
-from jaxcnn.data import loader, order
-from jaxcnn.data.loader import Arrays
+from jaxcnn.data.feed import Batches
 from jaxcnn.network import Network
-from jaxcnn.training.metrics import divide, sums_of
+from jaxcnn.training.evaluation_step import evaluation_sums
+from jaxcnn.training.metrics import divide
 
 
 def evaluate(
-    network: Network, variables: dict[str, Any], arrays: Arrays, batch_size: int, mesh: jax.sharding.Mesh
+    network: Network, variables: dict[str, Any], split: Batches, batch_size: int, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
-    """Returns loss, top1, top5, examples and class_top1 over a split, each example counted once.
+    """Returns the figures of a network on a split, each example counted once.
 
     Args:
       network: model and preprocessing.
       variables: {"params", "batch_stats"}, replicated over the mesh.
-      arrays: the split, on the device.
+      split: its images have the shape of `network.measured_on`.
       batch_size: examples a forward pass, over all devices.
       mesh: the devices over which each batch is divided.
+
+    Returns:
+      loss, top1, top5, examples, class_top1, balanced_accuracy: see `metrics.divide`.
+      confusion: int [K, K], how many examples of each class (row) were taken for each class (column).
     """
-    num_classes = len(network.class_names)
-    shapes = jax.eval_shape(
-        sums_of, jax.ShapeDtypeStruct((1, num_classes), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
-    )
-    sums = meshes.replicate(mesh, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
-    for places, mask in order.evaluation_batches(len(arrays), batch_size):
-        batch = loader.take(arrays, places)
+    sums = meshes.replicate(mesh, _no_sums(network))
+    for batch, mask in split.batches(batch_size):
         parts = jax.device_put((batch.images, batch.labels, mask), meshes.over_data(mesh))
         sums = network.evaluation_step(variables, sums, *parts)
-    figures = divide(jax.device_get(sums))
-    if figures["examples"] != len(arrays):
-        raise AssertionError(f"{figures['examples']} examples were counted, the split has {len(arrays)}")
-    return figures
+    found = jax.device_get(sums)
+    figures = divide(found)
+    if figures["examples"] != len(split):
+        raise AssertionError(f"{figures['examples']} examples were counted, the split has {len(split)}")
+    return {**figures, "confusion": np.asarray(found["confusion"])}
+
+
+def _no_sums(network: Network) -> dict[str, np.ndarray]:
+    """The sums of no batch, in the form of the evaluation step."""
+    num_classes = len(network.class_names)
+    logits, labels = jax.ShapeDtypeStruct((1, num_classes), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)
+    shapes = jax.eval_shape(evaluation_sums, logits, labels, jax.ShapeDtypeStruct((1,), jnp.bool_))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)

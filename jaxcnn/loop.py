@@ -1,5 +1,6 @@
 """Training: the only place that knows time and cadence."""
 
+import functools
 import math
 import shlex
 import statistics
@@ -11,9 +12,9 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jaxcnn import mesh as meshes
 from jaxcnn.build import Job
 from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.confusion import plot_confusion, write_confusion
 from jaxcnn.curves import plot_curves
 from jaxcnn.errors import InputError, Interrupted, RunFailed
 from jaxcnn.evaluation import evaluate
@@ -68,9 +69,10 @@ class Trainer:
         self.state, self.sums = self._first_state()
         self.step = int(self.state.step)
         self.writer = Writer(folder, job.total_steps, self.step)
-        self.pace = Pace(job.steps_per_dispatch)
+        self.pace = Pace(job.feed.rows)
         self.watch = Stopwatch()
         self.drawn = -math.inf
+        self.confusion: dict[str, np.ndarray] = {}  # of the latest evaluation of each split
         self.saved_step = self.step if self.step else -1
         if trace is not None and trace.last < self.step:
             raise InputError(f"--profile {trace.first}:{trace.last}: the run is at step {self.step} already")
@@ -125,12 +127,10 @@ class Trainer:
             count = min(self.pace.steps, boundary - self.step)
             if self.trace is not None:
                 count = self.trace.before(self.step, count)
-            waiting = time.perf_counter()
-            places = meshes.replicate(self.job.mesh, self.job.places(self.step, count))
-            if running is None:
-                self.watch.waited += time.perf_counter() - waiting
+            inputs, waited = self.job.feed.inputs(self.step, count, functools.partial(_done, running))
+            self.watch.waited += waited
             self.state, self.sums, brief = compiled(
-                self.state, self.sums, self.job.data["train"], places, np.int32(count)
+                self.state, self.sums, self.job.feed.source, inputs, np.int32(count)
             )
             self.step += count
             self.watch.examples += count * self.job.config.train.batch_size
@@ -173,9 +173,7 @@ class Trainer:
         timing = self.watch.figures()
         sums = jax.device_get(self.sums)
         train = divide(sums)
-        validation = evaluate(
-            job.network, self.state.variables, job.data["validation"], job.config.evaluation.batch_size, job.mesh
-        )
+        validation = self._measure(self.state, ["validation"])["validation"]
         if not math.isfinite(validation["loss"]):
             self._fail(f"the validation loss is {validation['loss']} at step {self.step}")
         is_best = self.progress.judge(self.step, epoch, validation["top1"])
@@ -189,6 +187,7 @@ class Trainer:
             **timing,
         }
         self.writer.evaluation(line)
+        self._write_confusion(self.step)
         patience = job.config.train.patience_epochs
         waited = epoch - self.progress.higher_epoch
         self.progress.stopped_early = patience is not None and waited >= patience
@@ -198,8 +197,8 @@ class Trainer:
         last = self.step == job.total_steps or self.progress.stopped_early
         if is_best or last or round(epoch) % job.config.train.save_every_epochs == 0:
             self._save(validation)
-        if last or time.perf_counter() - self.drawn > _DRAW_SECONDS:
-            self._draw()
+        if not last and time.perf_counter() - self.drawn > _DRAW_SECONDS:  # at the end the result draws
+            self._draw(self.step)
         self.watch = Stopwatch()
         if self.stop.requested and not last:
             self._interrupt()
@@ -212,10 +211,19 @@ class Trainer:
     def _seconds(self) -> float:
         return self.progress.seconds + time.perf_counter() - self.started
 
-    def _draw(self) -> None:
+    def _draw(self, step: int) -> None:
         if jax.process_index() == 0:
-            plot_curves(self.folder.metrics(), self.folder.curves, title=self.folder.path.name)
+            name = self.folder.path.name
+            plot_curves(self.folder.metrics(), self.folder.curves, title=name)
+            for split, matrix in self.confusion.items():
+                place = self.folder.confusion(split).with_suffix(".png")
+                plot_confusion(matrix, self.job.network.class_names, place, f"{name}, {split}, step {step}")
         self.drawn = time.perf_counter()
+
+    def _write_confusion(self, step: int) -> None:
+        if jax.process_index() == 0:
+            for split, matrix in self.confusion.items():
+                write_confusion(matrix, self.job.network.class_names, self.folder.confusion(split), step)
 
     def _interrupt(self) -> NoReturn:
         if self.trace is not None:
@@ -234,20 +242,20 @@ class Trainer:
         job = self.job
         self.checkpoints.wait()
         assert self.progress.best is not None
-        best = self.progress.best["step"]
-        final = self._measure(self.state)
+        best = int(self.progress.best["step"])
+        final = self._measure(self.state, list(job.splits))
         figures = final
         if best != self.step:
             templates = to_trees(self.job.state_shapes(), self.sums)
             trees, _, best = self.checkpoints.restore_best(templates, LOG.warning)
-            figures = self._measure(from_trees(trees, GlobRule(job.config.freeze))[0])
+            figures = self._measure(from_trees(trees, GlobRule(job.config.freeze))[0], list(job.splits))
         lines = self.folder.metrics()
         result = {
             **figures,
             "best_step": best,
             "best_epoch": next((line["epoch"] for line in lines if line["step"] == best), None),
             "final": {"step": self.step, "train": lines[-1]["train"] if lines else None, **final},
-            "examples": {name: len(arrays) for name, arrays in job.data.items()},
+            "examples": {"train": job.num_train, **{name: len(split) for name, split in job.splits.items()}},
             "parameters": job.network.num_parameters,
             "stopped_early": self.progress.stopped_early,
             "seconds": self._seconds(),
@@ -256,15 +264,17 @@ class Trainer:
             "images_per_second": statistics.median(line["images_per_second"] for line in lines) if lines else None,
             **environment(),
         }
+        self._write_confusion(best)
+        self._draw(best)
         self.folder.write_json("result.json", result)
         return result
 
-    def _measure(self, state: TrainState) -> dict[str, Any]:
-        """The figures of a state's weights on each split but train."""
-        job = self.job
-        splits = {name: arrays for name, arrays in job.data.items() if name != "train"}
-        size = job.config.evaluation.batch_size
-        return {name: evaluate(job.network, state.variables, arrays, size, job.mesh) for name, arrays in splits.items()}
+    def _measure(self, state: TrainState, names: list[str]) -> dict[str, Any]:
+        """The figures of a state's weights on the named splits; their confusion matrices are kept."""
+        job, size = self.job, self.job.config.evaluation.batch_size
+        figures = {name: evaluate(job.network, state.variables, job.splits[name], size, job.mesh) for name in names}
+        self.confusion = {name: found.pop("confusion") for name, found in figures.items()}
+        return figures
 
 
 def train(
@@ -290,7 +300,14 @@ def train(
     except OSError as error:  # of metrics.jsonl, curves.png and the like; checkpoints tell their own
         steps = trainer.checkpoints.steps() or "none"
         raise RunFailed(f"{folder.path}: {error.strerror or error}; checkpoints: {steps}") from error
+    finally:
+        job.feed.close()
+
+
+def _done(running: tuple[int, Any] | None) -> bool:
+    """Whether the device has nothing to do: no dispatch is running, or it has ended."""
+    return running is None or running[1]["step"].is_ready()
 
 
 def _short(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: figures[name] for name in ("loss", "top1", "top5", "examples")}
+    return {name: figures[name] for name in ("loss", "top1", "top5", "balanced_accuracy", "examples")}

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.augment.normalise import normalise
+from jaxcnn.augment.test_time import crops_and_flips
 from jaxcnn.checkpoint import Checkpoints
-from jaxcnn.config import Preprocessing, TrainConfig
+from jaxcnn.config import EvaluationConfig, Preprocessing, TrainConfig
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.models.classifier import Classifier
@@ -22,8 +23,8 @@ from jaxcnn.models.registry import build_model
 from jaxcnn.paths import GlobRule, flatten, merge
 from jaxcnn.run_folder import RunFolder, is_run
 from jaxcnn.runtime import compiler_options
+from jaxcnn.training.evaluation_step import make_evaluation_step
 from jaxcnn.training.partition import partition
-from jaxcnn.training.step import make_evaluation_step
 from jaxcnn.weights.files import Hints, Weights, read_weights
 from jaxcnn.weights.imported_run import numbered
 from jaxcnn.weights.importer import Fitted, filled, fit
@@ -38,6 +39,8 @@ class Network:
     model: Classifier
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How many views of an image are averaged where the network is measured."""
 
     @functools.cached_property
     def shapes(self) -> dict[str, Any]:
@@ -52,10 +55,22 @@ class Network:
 
     @functools.cached_property
     def evaluation_step(self) -> Callable:
-        """The jitted evaluation step; see `training/step.py`."""
-        return jax.jit(
-            make_evaluation_step(self.model, self.normalise), donate_argnums=1, compiler_options=compiler_options()
-        )
+        """The jitted evaluation step; see `training/evaluation_step.py`."""
+        height, width, _ = self.preprocessing.image_shape
+
+        def views(images: jax.Array) -> list[jax.Array]:
+            cut = crops_and_flips(images, height, width, self.evaluation.crops, self.evaluation.flip)
+            return [self.normalise(view) for view in cut]
+
+        return jax.jit(make_evaluation_step(self.model, views), donate_argnums=1, compiler_options=compiler_options())
+
+    @property
+    def measured_on(self) -> tuple[tuple[int, int, int], float]:
+        """(shape, share of the side that the centre crop keeps) of the images that the evaluation step takes."""
+        inputs = self.preprocessing
+        if self.evaluation.crops == 1:
+            return inputs.image_shape, inputs.crop_share
+        return larger(inputs.image_shape, inputs.crop_share), 1.0
 
     @property
     def num_parameters(self) -> int:
@@ -71,7 +86,12 @@ def build_network(config: TrainConfig, preprocessing: Preprocessing, class_names
             "leave the field out, and it follows from the data"
         )
     model = build_model(config.model, preprocessing.image_shape, len(class_names), GlobRule(config.freeze))
-    network = Network(model, preprocessing, class_names)
+    network = Network(model, preprocessing, class_names, config.evaluation)
+    if config.evaluation.crops > 1 and network.measured_on[0] == preprocessing.image_shape:
+        raise InputError(
+            f"evaluation.crops={config.evaluation.crops}: crops differ only where they leave out a border; set "
+            f"data.crop_share below {preprocessing.crop_share:g}, for instance 0.875"
+        )
     try:
         network.shapes  # noqa: B018 - a dry run: no arithmetic, no compilation
     except InputError:
@@ -79,6 +99,11 @@ def build_network(config: TrainConfig, preprocessing: Preprocessing, class_names
     except ValueError as error:
         raise InputError(f"model.name={config.model.name!r}: {error}") from None
     return network
+
+
+def larger(shape: tuple[int, int, int], crop_share: float) -> tuple[int, int, int]:
+    """Returns the shape of images of which a crop of `shape` keeps a part `crop_share` of each side."""
+    return (round(shape[0] / crop_share), round(shape[1] / crop_share), shape[2])
 
 
 def initial_variables(config: TrainConfig, network: Network) -> dict[str, Any]:

@@ -8,6 +8,7 @@
     result.json         final figures
     weights.json        where imported weights came from
     curves.png          train and validation curves
+    confusion/          of the latest evaluation of each split, in the end of the best weights: SPLIT.json, SPLIT.png
     tensorboard/        event files
     checkpoints/        by step
 
@@ -96,6 +97,10 @@ class RunFolder:
     @property
     def curves(self) -> Path:
         return self.path / "curves.png"
+
+    def confusion(self, split: str) -> Path:
+        """Returns the file of a split's confusion matrix."""
+        return self.path / "confusion" / f"{split}.json"
 
     @property
     def tensorboard(self) -> Path:

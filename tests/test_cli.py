@@ -67,7 +67,8 @@ def mistake(capsys, *arguments: object) -> str:
         (["--resume"], "--resume needs --workdir RUN"),
         (["--profile", "9:10", "--train.epochs", "0.1"], "--profile 9:10: the run has 4 steps"),
         (["--profile", "7"], "--profile 7: give the steps to trace as FIRST:LAST"),
-        (["--data.resident-limit-gib", "0.0001"], "more than data.resident_limit_gib=0.0001"),
+        (["--data.loader", "resident", "--data.resident-limit-gib", "0.0001"], "data.loader=resident: 0.003"),
+        (["--evaluation.crops", "5"], "set data.crop_share below 1"),
     ],
 )
 def test_train_tells_mistakes_before_anything_is_written(

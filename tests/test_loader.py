@@ -1,11 +1,15 @@
 """Arrays of examples, and how images of any size become them."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
+from jaxcnn.data import loader
 from jaxcnn.data.decode import convert_channels, read_image, resize_and_centre_crop
-from jaxcnn.data.loader import input_shape, read_arrays
+from jaxcnn.data.loader import cached_source, input_shape, read_arrays
 from jaxcnn.data.source import ArrayRecords, Source
 from jaxcnn.data.statistics import channel_statistics
 from jaxcnn.errors import InputError
@@ -18,7 +22,7 @@ def source_of(images: list[np.ndarray], labels: list[int], shape=None) -> Source
 def test_images_of_any_size_are_read_to_one_shape() -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((20, 30), (8, 8), (5, 40))]
-    arrays = read_arrays(source_of(images, [0, 1, 0]), (8, 8, 3), 1.0)
+    arrays = read_arrays(source_of(images, [0, 1, 0]), (8, 8, 3))
     assert arrays.images.shape == (3, 8, 8, 3)
     np.testing.assert_array_equal(arrays.images[1], images[1])
     assert arrays.labels.tolist() == [0, 1, 0]
@@ -32,13 +36,54 @@ def test_varying_sizes_without_a_size_are_an_error() -> None:
 def test_a_label_outside_the_classes_is_an_error() -> None:
     image = np.zeros((4, 4, 1), np.uint8)
     with pytest.raises(InputError, match=r"example 1 has label 2, outside 0..1"):
-        read_arrays(source_of([image] * 3, [0, 2, 1]), (4, 4, 1), 1.0)
+        read_arrays(source_of([image] * 3, [0, 2, 1]), (4, 4, 1))
 
 
-def test_a_data_set_larger_than_the_limit_is_an_error() -> None:
+def test_unreadable_images_are_refused_by_name_or_left_out(caplog, monkeypatch) -> None:
+    monkeypatch.setattr(loader.LOG, "propagate", True)
+    good = np.full((4, 4, 1), 7, np.uint8)
+    source = source_of([good, b"no image", good, b""], [0, 1, 1, 0])
+    with pytest.raises(InputError, match=r"2 of 4 images are unreadable: example 1: .*; example 3: .*unreadable=skip"):
+        read_arrays(source, (4, 4, 1))
+    kept = read_arrays(source, (4, 4, 1), unreadable="skip")
+    assert kept.labels.tolist() == [0, 1]
+    assert kept.images.shape == (2, 4, 4, 1)
+    assert "left out: 2 of 4 images" in caplog.text
+    with pytest.raises(InputError, match="none is left"):
+        read_arrays(source_of([b""], [0]), (4, 4, 1), unreadable="skip")
+
+
+def test_a_cached_source_is_decoded_once_and_reads_the_same(tmp_path, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((20, 30), (8, 8), (5, 40))]
+    source = replace(source_of([*images, b""], [0, 1, 0, 1]), fingerprint="abc")
+    expected = read_arrays(source, (8, 8, 3), 0.9, "skip")
+    first = cached_source(source, (8, 8, 3), 0.9, "skip", tmp_path)
+    monkeypatch.setattr(loader, "decode_into", None)  # a second time nothing is decoded
+    again = cached_source(source, (8, 8, 3), 0.9, "skip", tmp_path)
+    for found in (first, again):
+        np.testing.assert_array_equal(found.read(range(3))[0], expected.images)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+    with pytest.raises(InputError, match="1 of 4 images are unreadable"):
+        cached_source(source, (8, 8, 3), 0.9, "refuse", tmp_path)
+    assert len(list((tmp_path / "decoded").iterdir())) == 2
+
+
+def test_an_interrupted_cache_is_made_again_and_a_small_disk_told(tmp_path, monkeypatch) -> None:
     image = np.zeros((4, 4, 1), np.uint8)
-    with pytest.raises(InputError, match=r"more than data.resident_limit_gib=1e-09"):
-        read_arrays(source_of([image] * 3, [0, 1, 1]), (4, 4, 1), 1e-9)
+    source = replace(source_of([image] * 3, [0, 1, 1]), fingerprint="abc")
+
+    def fail(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "decode_into", fail)
+        with pytest.raises(KeyboardInterrupt):
+            cached_source(source, (4, 4, 1), 1.0, "refuse", tmp_path)
+    assert not list((tmp_path / "decoded").iterdir())
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda place: SimpleNamespace(free=10))
+    with pytest.raises(InputError, match=r"data.cache_dir=.*are needed and 0.0 are free"):
+        cached_source(source, (4, 4, 1), 1.0, "refuse", tmp_path)
 
 
 def test_statistics_are_those_of_numpy() -> None:

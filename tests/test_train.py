@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_a_line(tiny_config, tmp_pat
 
 
 def test_a_validation_loss_that_is_not_finite_is_not_recorded(tiny_config, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("jaxcnn.loop.evaluate", lambda *_: {"loss": math.inf, "top1": 0.1, "top5": 0.5, "examples": 70})
+    monkeypatch.setattr("jaxcnn.loop.evaluate", lambda *_: {"loss": math.inf, "confusion": None})
     job = build_job(tiny_config)
     folder = RunFolder.create(tmp_path / "run", tiny_config, job.network.class_names, job.network.preprocessing)
     with pytest.raises(RunFailed, match="the validation loss is inf at step 7"):

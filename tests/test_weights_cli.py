@@ -120,7 +120,7 @@ def test_init_from_a_file_takes_its_weights_and_statistics(
     colour = dataclasses.replace(config, data=dataclasses.replace(config.data, channels=3))
     job = build_job(colour)
     assert job.network.preprocessing.mean == pytest.approx(MEAN)
-    assert job.data["train"].images.shape[1:] == (28, 28, 3)
+    assert job.feed.image_shape == (28, 28, 3)
     kernel = job.initial_state().params["backbone"]["stem"]["conv"]["kernel"]
     assert np.array_equal(kernel, tensors["conv1.weight"].transpose(2, 3, 1, 0))
 

@@ -1,9 +1,11 @@
-"""`jaxcnn evaluate RUN`: loss, top-1, top-5 and the accuracy of each class on a split."""
+"""`jaxcnn evaluate RUN`: loss, top-1, top-5, balanced accuracy, that of each class, and a confusion matrix."""
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from jaxcnn.config import DataConfig, EvaluationConfig
@@ -31,6 +33,9 @@ def run(argv: Sequence[str], *, started: float) -> int:
     parser.add_argument(
         "--checkpoint", default="best", metavar="best|latest|STEP", help="default: best by validation top-1"
     )
+    parser.add_argument(
+        "--out", metavar="DIR", help="where the confusion matrix goes (default: RUN/evaluations/SPLIT-STEP)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options, rest = parser.parse_known_args(list(argv))
 
@@ -56,39 +61,57 @@ def run(argv: Sequence[str], *, started: float) -> int:
     if config.train.compilation_cache:
         runtime.enable_compilation_cache()
     figures, source, step = _measure(folder, config, options.split, options.checkpoint)
+    out = Path(options.out) if options.out else folder.path / "evaluations" / f"{options.split}-{step}"
+    written = _write(figures.pop("confusion"), source, step, out, must=bool(options.out))
     if options.json:
-        print(json.dumps({"run": str(folder.path), "split": options.split, "step": step, **figures}))
+        report = {"run": str(folder.path), "split": options.split, "step": step, **figures, "confusion": written}
+        print(json.dumps(report))
     else:
         print(_table(figures, source.name, step, source.class_names))
+        print(f"confusion matrix: {written}" if written else "confusion matrix: not written")
     return 0
+
+
+def _write(matrix: Any, source: Any, step: int, out: Path, *, must: bool) -> str | None:
+    """Writes confusion.json and .png and returns the path of the figure; none if that cannot be and need not."""
+    from jaxcnn.confusion import plot_confusion, write_confusion
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_confusion(matrix, source.class_names, out / "confusion.json", step)
+        plot_confusion(matrix, source.class_names, out / "confusion.png", f"{source.name}, checkpoint {step}")
+    except OSError as error:
+        if must:
+            raise InputError(f"--out {out}: {error.strerror}") from None
+        logging.getLogger("jaxcnn").warning(f"warning: {out}: {error.strerror}")
+        return None
+    return str(out / "confusion.png")
 
 
 def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dict[str, Any], Any, int]:
     from jaxcnn import mesh as meshes
-    from jaxcnn.data import loader
     from jaxcnn.data.sources import open_splits
     from jaxcnn.evaluation import evaluate
-    from jaxcnn.network import check_same_classes
-    from jaxcnn.predict import load_run
+    from jaxcnn.inputs import read_for_evaluation
+    from jaxcnn.network import build_network, check_same_classes, load_variables
 
-    loaded = load_run(folder.path, checkpoint)
+    network = build_network(config, folder.preprocessing, folder.class_names)
+    variables, step = load_variables(folder, checkpoint)
     mesh = meshes.widest_mesh(config.evaluation.batch_size)  # not the run's: it may be from another machine
     source = open_splits(config.data).named().get(split)
     if source is None:
         raise InputError(f"--split {split}: {config.data.name} has no such split; set data.{split}_split")
-    check_same_classes(source, loaded.network, str(folder.path))
-    images = loaded.network.preprocessing
-    arrays = meshes.replicate(
-        mesh, loader.read_arrays(source, images.image_shape, config.data.resident_limit_gib, images.crop_share)
-    )
-    variables = meshes.replicate(mesh, loaded.variables)
-    return evaluate(loaded.network, variables, arrays, config.evaluation.batch_size, mesh), source, loaded.step
+    check_same_classes(source, network, str(folder.path))
+    batches = read_for_evaluation(config.data, source, network, mesh)
+    variables = meshes.replicate(mesh, variables)
+    return evaluate(network, variables, batches, config.evaluation.batch_size, mesh), source, step
 
 
 def _table(figures: dict[str, Any], name: str, step: int, class_names: tuple[str, ...]) -> str:
     head = (
         f"{name}, {figures['examples']:,} examples, checkpoint {step}: top-1 {100 * figures['top1']:.2f} %, "
-        f"top-5 {100 * figures['top5']:.2f} %, loss {figures['loss']:.4f}"
+        f"top-5 {100 * figures['top5']:.2f} %, "
+        f"balanced accuracy {100 * figures['balanced_accuracy']:.2f} %, loss {figures['loss']:.4f}"
     )
     width = max(map(len, class_names))
     rows = [

@@ -52,6 +52,10 @@ class Source:
         """The labels of all examples, int32 [N]."""
         return np.asarray(self.records.labels(), np.int32)
 
+    def remember_labels(self, labels: np.ndarray) -> None:
+        """Takes the labels from a pass over all examples, which spares `labels` one of its own."""
+        self.__dict__["labels"] = labels
+
     def read(self, places: Sequence[int]) -> tuple[list[np.ndarray], np.ndarray]:
         """Returns images (a list of uint8 [H, W, C], decoded) and labels (int32 [N]) at the given places.
 

@@ -44,6 +44,13 @@ def sums_of(logits: jax.Array, labels: jax.Array, mask: jax.Array | None = None)
     }
 
 
+def confusion_of(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns int32 [K, K]: how many examples of each class (row) were taken for each class (column)."""
+    num_classes = logits.shape[-1]
+    zeros = jnp.zeros((num_classes, num_classes), jnp.int32)
+    return zeros.at[labels, jnp.argmax(logits, axis=-1)].add(mask.astype(jnp.int32))
+
+
 def add(first: Any, second: Any) -> Any:
     """Returns the sums of two sets of sums."""
     return jax.tree.map(jnp.add, first, second)
@@ -52,7 +59,8 @@ def add(first: Any, second: Any) -> Any:
 def divide(sums: Sums) -> dict[str, Any]:
     """Returns the figures of sums: loss, top1, top5 as means over examples, and examples; floats and ints.
 
-    `class_top1` is the list of the accuracies of the classes, none for a class without examples.
+    `class_top1` is the list of the accuracies of the classes (their recalls), none for a class without examples;
+    `balanced_accuracy` its mean over the classes that have some (Brodersen et al. 2010).
     """
     values = {name: np.asarray(value) for name, value in sums.items()}
     examples = int(values["examples"])
@@ -61,4 +69,6 @@ def divide(sums: Sums) -> dict[str, Any]:
     if "class_examples" in values:
         pairs = zip(values["class_top1"].tolist(), values["class_examples"].tolist(), strict=True)
         figures["class_top1"] = [hits / count if count else None for hits, count in pairs]
+        recalls = [recall for recall in figures["class_top1"] if recall is not None]
+        figures["balanced_accuracy"] = sum(recalls) / max(len(recalls), 1)
     return figures

@@ -132,13 +132,3 @@ def zero_sums(step: Step, state: TrainState, images: Any, labels: Any) -> dict[s
     """Returns the sums of no batch, on the host, in the form that `step` returns; the arguments may be shapes."""
     _, shapes = jax.eval_shape(step, state, images, labels)
     return {name: np.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
-
-
-def make_evaluation_step(model: nn.Module, normalise: Callable[[jax.Array], jax.Array]) -> Callable:
-    """Returns (variables, sums, images uint8 [B, H, W, C], labels [B], mask [B]) -> sums with this batch added."""
-
-    def evaluate(variables: dict[str, Any], sums: Sums, images: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
-        logits: Any = model.apply(variables, normalise(images), train=False)
-        return metrics.add(sums, metrics.sums_of(logits, labels, mask))
-
-    return evaluate

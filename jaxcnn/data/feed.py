@@ -1,0 +1,167 @@
+"""Two loaders behind one interface: batches gathered on the device, or decoded and sent by the host.
+
+*Resident*: a split lies decoded on the device; the host sends places, the step gathers. *From the host*: batches come
+from workers, decoded from files, or from a decoded copy on disk. In both the batches of a step are a function of the
+step alone, so a run can be cut anywhere, and the step is all there is to resume from.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxcnn.data import order
+from jaxcnn.data.host_crop import Transform
+from jaxcnn.data.loader import Arrays, take
+from jaxcnn.data.order import TrainingOrder
+from jaxcnn.data.source import Source
+from jaxcnn.data.streamed import GivenPlaces, Stream, stream
+
+Place = Callable[[Any], Any]
+"""Host arrays -> the same on the devices."""
+
+
+class Batches(Protocol):
+    """A split to measure on."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Arrays, np.ndarray]]:
+        """Yields (batch of B, mask bool [B]) that cover each example once; the last batch is padded and masked."""
+
+
+class Feed(Protocol):
+    """What training reads: arguments of the compiled chunk of steps."""
+
+    source: Any
+    """What lies on the device for the whole run."""
+    rows: int
+    """Most steps of a dispatch."""
+    image_shape: tuple[int, int, int]
+    """Height, width and channels of the images of a batch, before augmentation."""
+
+    def take(self, source: Any, item: Any) -> Arrays:
+        """Returns the batch of one step, inside the compiled program; `item` is a row of `inputs`."""
+
+    def inputs(self, first_step: int, num_steps: int, idle: Callable[[], bool]) -> tuple[Any, float]:
+        """Returns what the steps first_step, ... read, on the device, and the seconds in which the device waited.
+
+        There are always `rows` rows, and two at least: for one row XLA makes another program, with other rounding.
+        `idle` tells whether the device has nothing to do.
+        """
+
+    def close(self) -> None:
+        """Ends threads and processes."""
+
+
+@dataclass
+class ResidentFeed:
+    """Training from a split on the device."""
+
+    source: Arrays
+    order: TrainingOrder
+    max_steps: int
+    place: Place
+
+    @property
+    def rows(self) -> int:
+        return self.max_steps
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.source.images.shape[1:]
+
+    def take(self, source: Arrays, item: jax.Array) -> Arrays:
+        return take(source, item)
+
+    def inputs(self, first_step: int, num_steps: int, idle: Callable[[], bool]) -> tuple[Any, float]:
+        began = time.perf_counter()
+        places = np.zeros((max(self.rows, 2), self.order.batch_size), np.int32)
+        places[:num_steps] = self.order(first_step, num_steps)
+        placed = self.place(places)
+        return placed, time.perf_counter() - began if idle() else 0.0
+
+    def close(self) -> None:
+        pass
+
+
+_DISPATCH_BYTES = 64 * 2**20  # of the batches of one dispatch from the host
+
+
+@dataclass
+class HostFeed:
+    """Training from batches that the host makes."""
+
+    images: Source
+    order: TrainingOrder
+    transform: Transform
+    total_steps: int
+    max_steps: int
+    workers: int
+    place: Place
+    source: tuple[()] = ()
+    _stream: Stream | None = field(default=None, repr=False)
+    _next: int = -1
+
+    @property
+    def rows(self) -> int:
+        batch_bytes = self.order.batch_size * int(np.prod(self.transform.shape))
+        return max(1, min(self.max_steps, _DISPATCH_BYTES // batch_bytes))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.transform.shape
+
+    def take(self, source: tuple[()], item: Arrays) -> Arrays:
+        return item
+
+    def inputs(self, first_step: int, num_steps: int, idle: Callable[[], bool]) -> tuple[Any, float]:
+        if self._stream is None or self._next != first_step:
+            self.close()
+            self._stream = stream(
+                self.images,
+                self.order,
+                self.transform,
+                first_step,
+                self.total_steps,
+                shard=self.order.shard,
+                workers=self.workers,
+            )
+        share = self.order.batch_size // self.order.shard[1]
+        rows = max(self.rows, 2)
+        images = np.zeros((rows, share, *self.transform.shape), np.uint8)
+        labels = np.zeros((rows, share), np.int32)
+        waited = 0.0
+        for row in range(num_steps):
+            was_idle, began = idle(), time.perf_counter()
+            images[row], labels[row] = next(self._stream)
+            waited += time.perf_counter() - began if was_idle else 0.0
+        self._next = first_step + num_steps
+        return self.place(Arrays(images, labels)), waited
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+@dataclass(frozen=True)
+class HostBatches:
+    """A split to measure on, decoded in each pass."""
+
+    images: Source
+    transform: Transform
+    workers: int
+
+    def __len__(self) -> int:
+        return self.images.num_examples
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Arrays, np.ndarray]]:
+        listed = list(order.evaluation_batches(len(self), batch_size))
+        places = GivenPlaces(np.stack([places for places, _ in listed]))
+        with stream(self.images, places, self.transform, 0, len(listed), workers=self.workers) as batches:
+            for (images, labels), (_, mask) in zip(batches, listed, strict=True):
+                yield Arrays(images, labels), mask

@@ -1,0 +1,179 @@
+"""The data of a run: a loader chosen by size, splits decoded or streamed, statistics measured."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxcnn import mesh as meshes
+from jaxcnn.config import DataConfig, Preprocessing, TrainConfig
+from jaxcnn.data import loader
+from jaxcnn.data.feed import Batches, Feed, HostBatches, HostFeed, ResidentFeed
+from jaxcnn.data.host_crop import CentreCrop, RandomResizedCrop, Transform
+from jaxcnn.data.loader import Arrays
+from jaxcnn.data.order import TrainingOrder
+from jaxcnn.data.scan import scan
+from jaxcnn.data.source import Source, Splits
+from jaxcnn.data.statistics import channel_statistics
+from jaxcnn.errors import InputError
+from jaxcnn.network import Network, larger
+
+LOG = logging.getLogger("jaxcnn")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The splits of a run, ready to be read.
+
+    Attributes:
+      kind: "resident", "cached" or "streamed".
+      train: the training split; in memory if it is resident.
+      others: the splits to measure on, by name, in the same way.
+      labels: those of the training examples, int32 [N].
+      mean, std: of the training images a channel, in units of 0..1.
+    """
+
+    kind: str
+    train: Arrays | Source
+    others: dict[str, Arrays | Source]
+    labels: np.ndarray
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def num_train(self) -> int:
+        return len(self.labels)
+
+
+def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs:
+    """Returns the splits of a config, decoded or looked through once.
+
+    Args:
+      config: what to train.
+      splits: its sources.
+      network: says which images are measured; its mean and std are not used.
+
+    Raises:
+      InputError: they do not fit where they should, or an image is unreadable.
+    """
+    train_shape, train_share = _training_images(config, network.preprocessing)
+    shape, share = network.measured_on
+    sources = splits.named()
+    shapes = {name: (train_shape, train_share) if name == "train" else (shape, share) for name in sources}
+    kind = choose_loader(config.data, sum(loader.gib_of(source, shapes[name][0]) for name, source in sources.items()))
+    folder = cache_folder(config.data)
+    ready = {name: _ready(kind, config.data, source, *shapes[name]) for name, source in sources.items()}
+    train = ready.pop("train")
+    if isinstance(train, Arrays):
+        labels, (mean, std) = np.asarray(train.labels), channel_statistics(np.asarray(train.images))
+    else:  # of a streamed split this finds the pass that `_ready` made
+        looked = sources["train"] if kind == "streamed" else train
+        found = scan(looked, train_shape, train_share, cache_dir=folder)
+        labels, mean, std = train.labels, found.mean, found.std
+    return Inputs(kind, train, ready, labels, mean, std)
+
+
+def _training_images(config: TrainConfig, inputs: Preprocessing) -> tuple[tuple[int, int, int], float]:
+    """(shape, crop share) in which training images are kept: larger, if random crops of them are resized."""
+    if getattr(config.augment, "resized_crop", None) and config.augment.resized_crop.prob:
+        return larger(inputs.image_shape, inputs.crop_share), 1.0
+    return inputs.image_shape, inputs.crop_share
+
+
+def choose_loader(config: DataConfig, gib: float) -> str:
+    """Returns the loader for splits of so many GiB when decoded, and says in the log which and why.
+
+    Raises:
+      InputError: resident is asked for, and they do not fit.
+    """
+    fits = gib <= config.resident_limit_gib
+    told = f"{gib:.2g} GiB decoded, data.resident_limit_gib={config.resident_limit_gib:g}"
+    if config.loader == "resident" and not fits:
+        raise InputError(f"data.loader=resident: {told}; raise it, or leave data.loader to auto")
+    kind = config.loader if config.loader != "auto" else "resident" if fits else "streamed"
+    workers = f"{config.workers} processes" if config.workers else "threads"
+    how = {
+        "resident": "decoded once, on the device",
+        "cached": f"decoded once, on disk in {cache_folder(config)}",
+        "streamed": f"decoded in each epoch by {workers}",
+    }
+    LOG.info(f"loader: {kind}, {how[kind]} ({told})")
+    return kind
+
+
+def cache_folder(config: DataConfig) -> Path:
+    """Returns the folder of decoded sets and statistics."""
+    if config.cache_dir is not None:
+        return Path(config.cache_dir).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("jaxcnn"))
+
+
+def _ready(
+    kind: str, config: DataConfig, source: Source, shape: tuple[int, int, int], crop_share: float
+) -> Arrays | Source:
+    """A split in memory, on disk, or looked through once so that the unreadable are known."""
+    if kind == "resident":
+        return loader.read_arrays(source, shape, crop_share, config.unreadable)
+    folder = cache_folder(config)
+    if kind == "cached":
+        return loader.cached_source(source, shape, crop_share, config.unreadable, folder)
+    loader.check_labels(source)
+    unreadable = scan(source, shape, crop_share, cache_dir=folder).unreadable
+    kept = loader.kept_places(source, unreadable, config.unreadable)
+    return source if len(kept) == source.num_examples else source.subset(kept)
+
+
+def batches_of(split: Arrays | Source, network: Network, mesh: Mesh) -> Batches:
+    """Returns a split to measure a network on; what is in memory goes to the devices."""
+    if isinstance(split, Arrays):
+        return meshes.replicate(mesh, split)
+    return HostBatches(split, CentreCrop(*network.measured_on), workers=0)
+
+
+def read_for_evaluation(config: DataConfig, source: Source, network: Network, mesh: Mesh) -> Batches:
+    """Returns a source to measure a network on, read as a run of this config would."""
+    shape, share = network.measured_on
+    kind = choose_loader(config, loader.gib_of(source, shape))
+    return batches_of(_ready(kind, config, source, shape, share), network, mesh)
+
+
+def feed_of(config: TrainConfig, inputs: Inputs, network: Network, mesh: Mesh, total_steps: int) -> Feed:
+    """Returns what training reads."""
+    labels = inputs.labels if config.data.sampling == "balanced" else None
+    order = TrainingOrder(inputs.num_train, config.train.batch_size, config.seed, labels)
+    max_steps = min(config.train.max_steps_per_dispatch, total_steps)
+    if isinstance(inputs.train, Arrays):
+        return ResidentFeed(meshes.replicate(mesh, inputs.train), order, max_steps, _replicated(mesh))
+    transform = _training_transform(config, network.preprocessing)
+    workers = config.data.workers
+    return HostFeed(inputs.train, order, transform, total_steps, max_steps, workers, _batches_over_data(mesh))
+
+
+def crops_on_host(config: TrainConfig, kind: str) -> bool:
+    """Returns whether random resized crops are taken by the loader, from the images as they are stored."""
+    return kind != "resident" and config.augment.resized_crop.prob > 0
+
+
+def _training_transform(config: TrainConfig, inputs: Preprocessing) -> Transform:
+    crop = getattr(config.augment, "resized_crop", None)
+    if not crop or not crop.prob:
+        return CentreCrop(inputs.image_shape, inputs.crop_share)
+    return RandomResizedCrop(inputs.image_shape, config.seed, crop.prob, crop.area, crop.ratio, inputs.crop_share)
+
+
+def _replicated(mesh: Mesh) -> Callable[[Any], Any]:
+    return lambda tree: meshes.replicate(mesh, tree)
+
+
+def _batches_over_data(mesh: Mesh) -> Callable[[Any], Any]:
+    """Places [steps, B, ...]: each batch divided over the devices."""
+    import jax
+
+    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+    return lambda tree: jax.device_put(tree, sharding)

@@ -1,0 +1,123 @@
+"""Runs by each loader: the same images, every example once, resumed bit by bit, and what is told when it fails."""
+
+import json
+import logging
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn.build import build_job
+from jaxcnn.data.feed import HostBatches, HostFeed, ResidentFeed
+from jaxcnn.data.host_crop import CentreCrop
+from jaxcnn.data.loader import Arrays
+from jaxcnn.data.order import TrainingOrder
+from jaxcnn.data.source import ArrayRecords, Source, Splits
+from jaxcnn.errors import InputError, Interrupted
+from jaxcnn.inputs import choose_loader
+from jaxcnn.loop import StopRequest, train
+from jaxcnn.run_folder import RunFolder
+from tests.conftest import with_fields
+from tests.runs import fingerprint, same
+from tests.test_resume import StopAt
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 6, 6, 3), np.uint8)
+LABELS = (np.arange(30) % 3).astype(np.int32)
+SOURCE = Source("made up", ("a", "b", "c"), (6, 6, 3), ArrayRecords(IMAGES, LABELS))
+
+
+def batches_of(feed) -> list[tuple[np.ndarray, np.ndarray]]:
+    found = []
+    for first, count in ((0, 3), (3, 1), (4, 2), (1, 2)):  # the last goes back, as a resumed run does
+        inputs, waited = feed.inputs(first, count, lambda: True)
+        assert waited >= 0
+        for row in range(count):
+            batch = feed.take(feed.source, jax.tree.map(lambda leaf, row=row: leaf[row], inputs))
+            found.append((np.asarray(batch.images), np.asarray(batch.labels)))
+    feed.close()
+    return found
+
+
+def test_both_feeds_give_the_same_batches() -> None:
+    order = TrainingOrder(30, 8, 5)
+    resident = batches_of(ResidentFeed(Arrays(IMAGES, LABELS), order, 4, jax.device_put))
+    host = batches_of(HostFeed(SOURCE, order, CentreCrop((6, 6, 3)), 20, 4, 0, jax.device_put))
+    for (images, labels), (others, other_labels) in zip(resident, host, strict=True):
+        np.testing.assert_array_equal(images, others)
+        np.testing.assert_array_equal(labels, other_labels)
+
+
+def test_evaluation_batches_from_the_host_cover_each_example_once() -> None:
+    seen = []
+    for batch, mask in HostBatches(SOURCE, CentreCrop((6, 6, 3)), 0).batches(8):
+        assert batch.images.shape == (8, 6, 6, 3)
+        seen += list(np.asarray(batch.images)[mask])
+    np.testing.assert_array_equal(np.array(seen), IMAGES)
+
+
+def run_of(config, path) -> RunFolder:
+    job = build_job(config)
+    folder = RunFolder.create(path, config, job.network.class_names, job.network.preprocessing)
+    train(job, folder, StopRequest())
+    return folder
+
+
+@pytest.fixture
+def streamed_config(tiny_config, tmp_path):
+    return with_fields(tiny_config, data__loader="streamed", data__cache_dir=str(tmp_path / "cache"))
+
+
+def test_a_streamed_run_interrupted_anywhere_equals_the_uninterrupted_one(streamed_config, tmp_path) -> None:
+    whole = run_of(streamed_config, tmp_path / "whole")
+    job = build_job(streamed_config)
+    parts = RunFolder.create(tmp_path / "parts", job.config, job.network.class_names, job.network.preprocessing)
+    interruptions = 0
+    for dispatches in (1, 3, 2, 1000):
+        try:
+            train(job, RunFolder(parts.path), StopAt(dispatches))
+        except Interrupted:
+            interruptions += 1
+    assert interruptions == 3
+    same(fingerprint(whole.path), fingerprint(parts.path))
+
+
+def test_cached_equals_streamed_and_resident_measures_the_same(streamed_config, tmp_path) -> None:
+    streamed = run_of(streamed_config, tmp_path / "streamed")
+    cached = run_of(with_fields(streamed_config, data__loader="cached"), tmp_path / "cached")
+    same(fingerprint(streamed.path), fingerprint(cached.path))
+    resident = run_of(with_fields(streamed_config, data__loader="resident"), tmp_path / "resident")
+    assert resident.preprocessing == streamed.preprocessing == cached.preprocessing
+    for one, other in zip(resident.metrics(), streamed.metrics(), strict=True):
+        assert one["train"]["loss"] == pytest.approx(
+            other["train"]["loss"], rel=1e-3
+        )  # another program, other rounding
+        assert one["train"]["examples"] == other["train"]["examples"]
+        assert 0 <= other["data_wait_share"] <= 1
+    assert len(list((tmp_path / "cache" / "decoded").glob("*.npy"))) == 3
+
+
+def test_the_loader_is_chosen_by_size_and_said(tiny_config, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(logging.getLogger("jaxcnn"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    config = replace(tiny_config.data, resident_limit_gib=2.0)
+    assert choose_loader(config, 1.5) == "resident"
+    assert choose_loader(config, 2.5) == "streamed"
+    assert choose_loader(replace(config, loader="cached"), 1.5) == "cached"
+    assert "loader: streamed, decoded in each epoch by threads (2.5 GiB decoded" in caplog.text
+    with pytest.raises(InputError, match=r"data.loader=resident: 2.5 GiB decoded"):
+        choose_loader(replace(config, loader="resident"), 2.5)
+
+
+def test_data_from_python_train_without_a_data_set(tiny_config, tmp_path) -> None:
+    rng = np.random.default_rng(1)
+    labels = np.tile(np.arange(2, dtype=np.int32), 40)
+    images = (rng.integers(0, 100, (80, 8, 8, 1)) + 100 * labels[:, None, None, None]).astype(np.uint8)
+    source = Source("mine", ("dark", "light"), (8, 8, 1), ArrayRecords(images, labels))
+    config = with_fields(tiny_config, train__epochs=8.0, augment__affine=replace(tiny_config.augment.affine, prob=0.0))
+    job = build_job(config, splits=Splits(source, source, None))
+    folder = RunFolder.create(tmp_path / "run", config, job.network.class_names, job.network.preprocessing)
+    result = train(job, folder, StopRequest())
+    assert result["validation"]["top1"] > 0.9
+    assert "test" not in result
+    assert json.loads((folder.path / "confusion" / "validation.json").read_text())["class_names"] == ["dark", "light"]
