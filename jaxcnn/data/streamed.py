@@ -4,6 +4,7 @@ An element of the pipeline is the whole batch of a step, so grain's cost an elem
 pure function of its step: what fills it, and from which step on, changes nothing, and resuming needs one integer.
 """
 
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -115,6 +116,8 @@ class Stream:
           InputError: an image is unreadable; the message names it.
           RunFailed: a worker process has died.
         """
+        if self._iterator is None:
+            raise StopIteration
         try:
             images, labels = next(self._iterator)
         except StopIteration:
@@ -139,7 +142,13 @@ class Stream:
 
     def close(self) -> None:
         """Ends the threads, once each is done with its batch, or the processes."""
-        self._iterator.close()
+        iterator, self._iterator = self._iterator, None
+        if iterator is None:
+            return
+        iterator.close()
+        if self._shared:
+            del iterator
+            gc.collect()  # cycles in grain keep the last batches in shared memory, and the tracker would report them
 
     def __enter__(self) -> "Stream":
         return self
