@@ -189,7 +189,7 @@ def training_step(
     """Returns the training step of a config, see `training/step.py`, and its optimizer."""
     statistics = network.preprocessing
     optimizer = make_optimizer(config.optim, schedule)
-    augment = make_augment(config.augment, statistics.mean, statistics.std)
+    augment = make_augment(config.augment, statistics.mean, statistics.std, statistics.image_shape)
     options = StepOptions(config.seed, config.train.label_smoothing, config.optim.accumulation, config.optim.ema_decay)
     return make_step(network.model, optimizer, augment, options), optimizer
 
