@@ -25,7 +25,7 @@ from jaxcnn.data.feed import Batches, Feed
 from jaxcnn.data.source import Splits
 from jaxcnn.data.sources import open_splits
 from jaxcnn.errors import InputError
-from jaxcnn.inputs import Inputs, batches_of, feed_of, read_inputs
+from jaxcnn.inputs import Inputs, batches_of, crops_on_host, feed_of, read_inputs
 from jaxcnn.models.registry import describe
 from jaxcnn.models.scan import split_stages
 from jaxcnn.network import Network, build_network, fit_start, initial_variables
@@ -193,9 +193,10 @@ def training_step(
     """
     statistics = network.preprocessing
     optimizer = make_optimizer(config.optim, schedule)
-    augment = make_augment(config.augment, statistics.mean, statistics.std)
+    on_host = inputs is not None and crops_on_host(config, inputs.kind)
+    augment = make_augment(config.augment, statistics.mean, statistics.std, statistics.image_shape, skip_crop=on_host)
     counts = None if inputs is None else np.bincount(inputs.labels, minlength=len(network.class_names))
-    weights = None if counts is None else class_weights(counts, config.train.class_weights)
+    weights = None if counts is None else class_weights(counts.tolist(), config.train.class_weights)
     smoothing, accumulation = config.train.label_smoothing, config.optim.accumulation
     options = StepOptions(config.seed, smoothing, accumulation, config.optim.ema_decay, weights)
     return make_step(network.model, optimizer, augment, options), optimizer

@@ -12,28 +12,32 @@ from annotated_types import Ge, Interval, Le
 from jaxcnn.config_augment import (
     AffineConfig,
     AugmentConfig,
+    BlurConfig,
+    BrightnessConfig,
+    ContrastConfig,
+    CutmixConfig,
     CutoutConfig,
+    ErasingConfig,
     FlipConfig,
+    GrayscaleConfig,
+    HueConfig,
+    MixupConfig,
     PadCropConfig,
+    RandAugmentConfig,
+    ResizedCropConfig,
+    SaturationConfig,
+    TrivialAugmentConfig,
+    VerticalFlipConfig,
 )
 from jaxcnn.config_strict import Count, NonNegative, Positive, Strict
 
 __all__ = [
-    "AffineConfig",
-    "AugmentConfig",
-    "CutoutConfig",
-    "DataConfig",
-    "EvaluationConfig",
-    "FlipConfig",
-    "LoopConfig",
-    "MeshConfig",
-    "ModelConfig",
-    "OptimConfig",
-    "PadCropConfig",
-    "Preprocessing",
-    "ScheduleConfig",
-    "TrainConfig",
-]
+    "AffineConfig", "AugmentConfig", "BlurConfig", "BrightnessConfig", "ContrastConfig", "CutmixConfig",
+    "CutoutConfig", "DataConfig", "ErasingConfig", "EvaluationConfig", "FlipConfig", "GrayscaleConfig", "HueConfig",
+    "LoopConfig", "MeshConfig", "MixupConfig", "ModelConfig", "OptimConfig", "PadCropConfig", "Preprocessing",
+    "RandAugmentConfig", "ResizedCropConfig", "SaturationConfig", "ScheduleConfig", "TrainConfig",
+    "TrivialAugmentConfig", "VerticalFlipConfig",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
 
 def _training_images(config: TrainConfig, inputs: Preprocessing) -> tuple[tuple[int, int, int], float]:
     """(shape, crop share) in which training images are kept: larger, if random crops of them are resized."""
-    if getattr(config.augment, "resized_crop", None) and config.augment.resized_crop.prob:
+    if config.augment.resized_crop.prob:
         return larger(inputs.image_shape, inputs.crop_share), 1.0
     return inputs.image_shape, inputs.crop_share
 
@@ -161,10 +161,10 @@ def crops_on_host(config: TrainConfig, kind: str) -> bool:
 
 
 def _training_transform(config: TrainConfig, inputs: Preprocessing) -> Transform:
-    crop = getattr(config.augment, "resized_crop", None)
-    if not crop or not crop.prob:
+    crop = config.augment.resized_crop
+    if not crop.prob:
         return CentreCrop(inputs.image_shape, inputs.crop_share)
-    return RandomResizedCrop(inputs.image_shape, config.seed, crop.prob, crop.area, crop.ratio, inputs.crop_share)
+    return RandomResizedCrop(inputs.image_shape, config.seed, crop.area, crop.aspect, crop.prob)
 
 
 def _replicated(mesh: Mesh) -> Callable[[Any], Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.data.host_crop import CentreCrop, RandomResizedCrop
-from jaxcnn.data.order import evaluation_batches, training_places
+from jaxcnn.data.order import TrainingOrder, evaluation_batches
 from jaxcnn.data.source import ArrayRecords, Source
 from jaxcnn.data.streamed import Batch, Batches, GivenPlaces, Stream, stream
 from jaxcnn.errors import InputError, RunFailed
@@ -35,7 +35,7 @@ def source_of(num_examples: int) -> Source:
 
 
 def order(source: Source, shard: tuple[int, int] = (0, 1)) -> functools.partial:
-    return functools.partial(training_places, source.num_examples, BATCH, 0, shard=shard)
+    return TrainingOrder(source.num_examples, BATCH, 0, shard=shard)
 
 
 def all_of(batches: Stream) -> list[Batch]:

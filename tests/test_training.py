@@ -143,8 +143,8 @@ def network(norm=None, dropout: float = 0.0, freeze: GlobRule = GlobRule()) -> C
     return Classifier(ResNet((1, 1), BasicBlock, width=4, stem="small", norm=norm), 5, dropout=dropout)
 
 
-def plain_augment(key: jax.Array, images: jax.Array) -> jax.Array:
-    return images.astype(jnp.float32) / 255 - 0.5
+def plain_augment(key: jax.Array, images: jax.Array) -> tuple[jax.Array, None]:
+    return images.astype(jnp.float32) / 255 - 0.5, None
 
 
 def build(model: nn.Module, options: StepOptions, optim: OptimConfig = OptimConfig(), freeze: GlobRule = GlobRule()):
@@ -166,7 +166,7 @@ def test_a_step_is_the_gradient_step_written_out() -> None:
     def loss(params):
         logits, _ = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
-            plain_augment(None, jnp.asarray(IMAGES[:16])),
+            plain_augment(None, jnp.asarray(IMAGES[:16]))[0],
             train=True,
             mutable=["batch_stats"],
         )

@@ -38,10 +38,14 @@ class Feed(Protocol):
 
     source: Any
     """What lies on the device for the whole run."""
-    rows: int
-    """Most steps of a dispatch."""
-    image_shape: tuple[int, int, int]
-    """Height, width and channels of the images of a batch, before augmentation."""
+
+    @property
+    def rows(self) -> int:
+        """Most steps of a dispatch."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images of a batch, before augmentation."""
 
     def take(self, source: Any, item: Any) -> Arrays:
         """Returns the batch of one step, inside the compiled program; `item` is a row of `inputs`."""
@@ -72,7 +76,8 @@ class ResidentFeed:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.source.images.shape[1:]
+        _, height, width, channels = self.source.images.shape
+        return height, width, channels
 
     def take(self, source: Arrays, item: jax.Array) -> Arrays:
         return take(source, item)

@@ -87,7 +87,9 @@ def decode_into(images: np.ndarray, source: Source, crop_share: float) -> dict[i
             labels[place] = label
             try:
                 whole = decode(image, shape[2], source.records.where(place)) if isinstance(image, bytes) else image
-                images[place] = resize_and_centre_crop(convert_channels(whole, shape[2]), *shape[:2], crop_share)
+                images[place] = resize_and_centre_crop(
+                    convert_channels(whole, shape[2]), shape[0], shape[1], crop_share
+                )
             except InputError as error:
                 failures[place] = str(error)
 

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxcnn.augment.mixing import Mix
 from jaxcnn.paths import merge
 from jaxcnn.training import metrics
-from jaxcnn.training.losses import smoothed_cross_entropy
+from jaxcnn.training.losses import Targets, target_losses
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.state import TrainState
 
@@ -27,25 +28,29 @@ class StepOptions:
     label_smoothing: float = 0.0
     accumulation: int = 1
     ema_decay: float | None = None
+    class_weights: tuple[float, ...] | None = None
+    """Factor of the loss of the examples of each class; none: 1. See `target_losses`."""
 
 
 def make_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    augment: Callable[[jax.Array, jax.Array], tuple[jax.Array, Mix | None]],
     options: StepOptions,
 ) -> Step:
     """Returns (state, images uint8 [B, H, W, C], labels int32 [B]) -> (state, sums of the batch).
 
     All randomness is fold_in(key(seed), step). The sums are those of the network in training mode on augmented images,
-    before the update; `grad_norm` is the sum, over steps, of the norm of the trainable gradient.
+    before the update: cross-entropy and hits for the images' own labels, also where images are mixed or classes are
+    weighted. `grad_norm` is the sum, over steps, of the norm of the trainable gradient.
     """
 
     def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Sums]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), state.step))
-        images = augment(augment_key, images)
+        images, mix = augment(augment_key, images)
+        targets = Targets(labels) if mix is None else Targets(labels, labels[mix.partner], mix.share)
         differentiate = _differentiate(model, state.frozen, options)
-        grads, batch_stats, sums = differentiate(state.params, state.batch_stats, images, labels, dropout_key)
+        grads, batch_stats, sums = differentiate(state.params, state.batch_stats, images, targets, dropout_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         state = state.replace(
@@ -61,34 +66,35 @@ def make_step(
 
 
 def _differentiate(model: nn.Module, frozen: Any, options: StepOptions) -> Callable:
-    """Returns (params, batch_stats, images, labels, key) -> (gradients, batch_stats, sums) of the whole batch."""
+    """Returns (params, batch_stats, images, targets, key) -> (gradients, batch_stats, sums) of the whole batch."""
 
-    def loss(params, batch_stats, images, labels, key):
+    def loss(params, batch_stats, images, targets, key):
         variables = {"params": merge(params, frozen), "batch_stats": batch_stats}
         logits, new = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
-        losses = smoothed_cross_entropy(logits, labels, options.label_smoothing)
-        return jnp.mean(losses), (new.get("batch_stats", {}), metrics.sums_of(logits, labels))
+        losses = target_losses(logits, targets, options.label_smoothing, options.class_weights)
+        return jnp.mean(losses), (new.get("batch_stats", {}), metrics.sums_of(logits, targets.labels))
 
-    def whole(params, batch_stats, images, labels, key):
+    def whole(params, batch_stats, images, targets, key):
         (_, (batch_stats, sums)), grads = jax.value_and_grad(loss, has_aux=True)(
-            params, batch_stats, images, labels, key
+            params, batch_stats, images, targets, key
         )
         return grads, batch_stats, sums
 
-    def in_parts(params, batch_stats, images, labels, key):
+    def in_parts(params, batch_stats, images, targets, key):
         parts = options.accumulation
 
         def split(x):  # part p takes examples p, p + parts, ...: each stays on the device that holds it
             return jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
 
         def body(carry, part):
-            index, images, labels = part
-            grads, batch_stats, sums = whole(params, carry[1], images, labels, jax.random.fold_in(key, index))
+            index, images, targets = part
+            grads, batch_stats, sums = whole(params, carry[1], images, targets, jax.random.fold_in(key, index))
             return (metrics.add(carry[0], grads), batch_stats, metrics.add(carry[2], sums)), None
 
-        shapes = jax.eval_shape(whole, params, batch_stats, split(images)[0], split(labels)[0], key)
+        batches = (jnp.arange(parts), split(images), jax.tree.map(split, targets))
+        first = jax.tree.map(lambda leaf: leaf[0], batches[1:])
+        shapes = jax.eval_shape(whole, params, batch_stats, *first, key)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        batches = (jnp.arange(parts), split(images), split(labels))
         (grads, batch_stats, sums), _ = jax.lax.scan(body, (zeros[0], batch_stats, zeros[2]), batches)
         return jax.tree.map(lambda grad: grad / parts, grads), batch_stats, sums
 
