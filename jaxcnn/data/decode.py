@@ -12,7 +12,9 @@ from jaxcnn.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what OpenCV would print about a file is in our own message
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # what OpenCV would print about a file is in our own message
 
 
 class UnreadableImage(InputError):
@@ -79,8 +81,7 @@ def _decode_with_pil(encoded: bytes, channels: int | None) -> np.ndarray:
         image: Any = Image.open(io.BytesIO(encoded))
         check_size(image.height, image.width)
         image = ImageOps.exif_transpose(image)
-        deep = image.mode.startswith("I;16")
-        if deep:  # PIL would clip at 255
+        if image.mode.startswith("I;16"):  # PIL would clip at 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         elif image.mode in ("I", "F"):
             raise Unreadable("32 bits a channel")
