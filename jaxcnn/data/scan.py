@@ -135,7 +135,7 @@ def _scan(source: Source, image_shape: tuple[int, int, int] | None, crop_share: 
 def _look(source: Source, places: range, image_shape: tuple[int, int, int] | None, crop_share: float) -> _Block:
     block = _Block(ChannelSums(image_shape[2] if image_shape else 3), [], {}, {}, [])
     kept = []
-    for place, image in _decoded(source, places, block):
+    for _, image in _decoded(source, places, block):
         if image is None:
             block.hashes.append("0" * 2 * _DIGEST)
             continue
