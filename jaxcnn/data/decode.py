@@ -1,13 +1,28 @@
 """Images of any size to uint8 of a fixed shape, and image files to arrays."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from jaxcnn.data.image_header import Header, Unreadable, check_size, read_header
 from jaxcnn.errors import InputError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # what OpenCV would print about a file is in our own message
+
+
+class UnreadableImage(InputError):
+    """An image that cannot be read: `where` names it, `reason` says why."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: not a readable image ({reason})")
+        self.where, self.reason = where, reason
 
 
 def read_image(path: Path, channels: int | None = None) -> np.ndarray:
@@ -26,22 +41,60 @@ def read_image(path: Path, channels: int | None = None) -> np.ndarray:
 def decode(encoded: bytes, channels: int | None, where: str) -> np.ndarray:
     """Returns an encoded image as uint8 [H, W, channels], RGB or grey, turned as its EXIF orientation says.
 
+    Palettes and CMYK become RGB, what is transparent shows white, of 16 bits the upper 8 are used, of several frames
+    or pages the first. Of a JPEG damaged between its markers libjpeg makes what it can, as in every program.
+
     Args:
       encoded: the bytes of a file.
-      channels: 1 or 3; none: as stored, without an alpha channel.
+      channels: 1 or 3; none: as stored, grey or RGB.
       where: what to call the image in a message.
 
     Raises:
-      InputError: it is no image, or one that cannot be read.
+      UnreadableImage: it is no image, or one that cannot be read, with the reason.
     """
+    try:
+        header = read_header(encoded)
+        if header.kind in ("GIF", "TIFF") or header.alpha:
+            return _decode_with_pil(encoded, channels)
+        return _decode_with_cv2(encoded, channels, header)
+    except Unreadable as error:
+        raise UnreadableImage(where, str(error)) from None
+
+
+def _decode_with_cv2(encoded: bytes, channels: int | None, header: Header) -> np.ndarray:
+    """The fast way, for JPEG, BMP, and PNG and WebP without transparency: the same pixels as PIL's."""
     flag = {None: cv2.IMREAD_ANYCOLOR, 1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}[channels]
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag) if encoded else None
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag)
     except cv2.error:
         image = None
     if image is None:
-        raise InputError(f"{where}: not a readable image")
+        raise Unreadable(f"damaged {header.kind}")
     return image[:, :, None] if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode_with_pil(encoded: bytes, channels: int | None) -> np.ndarray:
+    """The way of the rare kinds, where OpenCV drops transparency, joins EXIF turns to that, or multiplies with it."""
+    from PIL import Image, ImageOps
+
+    try:
+        image: Any = Image.open(io.BytesIO(encoded))
+        check_size(image.height, image.width)
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):  # PIL would clip at 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            raise Unreadable("32 bits a channel")
+        grey = image.mode in ("1", "L", "LA", "La")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image = np.asarray(image.convert("L" if channels == 1 or (channels is None and grey) else "RGB"))
+    except Unreadable:
+        raise
+    except Exception as error:  # the plugins of PIL raise whatever their parsing meets
+        raise Unreadable(f"damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+    return image.reshape(*image.shape[:2], -1)
 
 
 def resize_and_centre_crop(image: np.ndarray, height: int, width: int, crop_share: float = 1.0) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What a data set is to the rest of the code: random access to images and labels, whatever they come from."""
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -71,7 +72,9 @@ class Source:
 
     def subset(self, places: np.ndarray) -> "Source":
         """Returns the source of the examples at `places` alone, in that order."""
-        return replace(self, records=Subset(self.records, np.asarray(places)), fingerprint=f"{self.fingerprint}-subset")
+        places = np.asarray(places, np.int64)
+        key = hashlib.sha256(self.fingerprint.encode() + places.tobytes()).hexdigest()[:24] if self.fingerprint else ""
+        return replace(self, records=Subset(self.records, places), fingerprint=key)
 
 
 @dataclass(frozen=True)

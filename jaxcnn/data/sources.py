@@ -2,9 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from jaxcnn.config import DataConfig
+from jaxcnn.data.array_source import open_npz
+from jaxcnn.data.folder_source import open_folder
 from jaxcnn.data.source import Splits
+from jaxcnn.data.split_expressions import DataSet, data_set_name, make_splits
+from jaxcnn.data.synthetic_source import open_synthetic
 from jaxcnn.data.tfds_source import open_builder, open_source, shared_examples
 from jaxcnn.errors import InputError
 
@@ -14,22 +19,46 @@ LOG = logging.getLogger("jaxcnn")
 def open_splits(config: DataConfig) -> Splits:
     """Returns the train, validation and test sources of a config.
 
-    Without a validation split the last 10 % of the training split are kept for validation.
+    Without a validation split a tenth of the training split is kept for validation: of a TFDS data set its last
+    examples, otherwise a tenth of each class.
 
     Raises:
-      InputError: an unknown data set or split (the nearest names are offered), or one that is not prepared.
+      InputError: unknown data or an unknown split (the nearest names are offered), or data that are not prepared.
     """
-    builder = open_builder(config)
-    train, validation, test = choose_splits(config, list(builder.info.splits))
+    if config.source == "tfds":
+        builder = open_builder(config)
+        chosen = choose_splits(config, list(builder.info.splits))
+        splits, shared = _tfds_splits(builder, chosen)
+    else:
+        data_set = open_data_set(config)
+        chosen = choose_splits(config, list(data_set.records))
+        splits, shared = make_splits(data_set, chosen)
+    for (name, count), split in zip(shared.items(), [split for split in chosen[1:] if split], strict=True):
+        if count:
+            LOG.warning(f"warning: {count:,} examples are in both data.train_split={chosen[0]!r} and {name} {split!r}")
+    return splits
+
+
+def open_data_set(config: DataConfig) -> DataSet:
+    """Returns a folder of images, a .npz file or the synthetic images, with the splits they have."""
+    if config.source == "synthetic":
+        return open_synthetic(config.image_size)
+    if config.data_dir is None:
+        what = "the folder of images" if config.source == "folder" else "the .npz file"
+        raise InputError(f"data.data_dir: with data.source={config.source!r} say where {what} is")
+    return (open_folder if config.source == "folder" else open_npz)(config.data_dir)
+
+
+def _tfds_splits(builder: Any, chosen: tuple[str, str, str | None]) -> tuple[Splits, dict[str, int]]:
+    """The sources of three split expressions, and how many examples each other shares with train."""
+    train, validation, test = chosen
     splits = Splits(
         open_source(builder, train, "data.train_split"),
         open_source(builder, validation, "data.validation_split"),
         open_source(builder, test, "data.test_split") if test else None,
     )
-    for name, split in (("validation", validation), ("test", test)):
-        if split and (shared := shared_examples(builder, train, split)):
-            LOG.warning(f"warning: {shared:,} examples are in both data.train_split={train!r} and {name} {split!r}")
-    return splits
+    others = {"validation": validation, "test": test}
+    return splits, {name: shared_examples(builder, train, split) for name, split in others.items() if split}
 
 
 def choose_splits(config: DataConfig, own: Sequence[str]) -> tuple[str, str, str | None]:
@@ -42,14 +71,14 @@ def choose_splits(config: DataConfig, own: Sequence[str]) -> tuple[str, str, str
     Raises:
       InputError: what is left open does not follow from what the data set has.
     """
-    train, validation = config.train_split, config.validation_split
+    train, validation, name = config.train_split, config.validation_split, data_set_name(config)
     if "train" not in own and train is None:
-        raise InputError(f"data.train_split: {config.name} has no split 'train'; it has {', '.join(own)}")
+        raise InputError(f"data.train_split: {name} has no split 'train'; it has {', '.join(own)}")
     if validation is None and "validation" in own:
         validation = "validation"
     elif validation is None and train is not None:
         raise InputError(
-            f"data.validation_split: {config.name} has no validation split of its own; with data.train_split={train!r} "
+            f"data.validation_split: {name} has no validation split of its own; with data.train_split={train!r} "
             "say which examples are kept from it, such as train[90%:]"
         )
     elif validation is None:

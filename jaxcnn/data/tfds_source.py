@@ -65,21 +65,26 @@ def shared_examples(builder: Any, first: str, second: str) -> int:
 
 def open_builder(config: DataConfig) -> Any:
     """Returns the TFDS builder of a prepared data set; an embedded one is prepared if need be."""
+    builder = find_builder(config)
+    if not _is_prepared(builder):
+        _prepare(builder, config)
+    return builder
+
+
+def find_builder(config: DataConfig) -> Any:
+    """Returns the TFDS builder of a data set, prepared or not."""
     import tensorflow_datasets as tfds
 
     if config.name in EMBEDDED:
         importlib.import_module(EMBEDDED[config.name])
     try:
-        builder = tfds.builder(config.name, data_dir=config.data_dir)
+        return tfds.builder(config.name, data_dir=config.data_dir)
     except tfds.core.registered.DatasetNotFoundError:
         known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
         base = config.name.split("/")[0].split(":")[0]
         raise InputError(f"data.name={config.name!r}: no such TFDS data set; {did_you_mean(base, known)}") from None
     except (ValueError, AssertionError) as error:
         raise InputError(f"data.name={config.name!r}: {str(error).splitlines()[0]}") from None
-    if not _is_prepared(builder):
-        _prepare(builder, config)
-    return builder
 
 
 def _is_prepared(builder: Any) -> bool:
@@ -94,7 +99,7 @@ def _prepare(builder: Any, config: DataConfig) -> None:
     if config.name not in EMBEDDED:
         raise InputError(
             f"data.name={config.name!r} is not prepared in {place}; prepare it where there is a network: "
-            f'pip install "jaxcnn[tf]" && tfds build {config.name} --file_format=array_record --data_dir={place}'
+            f"jaxcnn data prepare {config.name} --data-dir {place}"
         )
     tfds.disable_progress_bar()
     try:
