@@ -87,7 +87,7 @@ def write_photos(folder: Path, count: int, seed: int = 0) -> None:
         image = np.zeros((height, width, 3), np.float32)
         for level in range(2, 10):
             side = 2**level
-            noise = draws.normal(size=(side, side, 3)).astype(np.float32) * 0.66**level
+            noise = draws.normal(size=(side, side, 3)).astype(np.float32) * 0.75**level
             image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
         image = 128 + 50 * (image - image.mean()) / image.std()
         pixels = np.clip(image, 0, 255).astype(np.uint8)

@@ -11,6 +11,8 @@ try:
 except ModuleNotFoundError:
     raise InputError('tensorflow is not installed: pip install -e ".[tf]"') from None
 
+READY = 4  # batches, as many as the others keep
+
 
 def batches(task: InputTask) -> Iterator[tuple[Any, Any]]:
     """Returns the batches of the task, without end."""
@@ -28,7 +30,8 @@ def batches(task: InputTask) -> Iterator[tuple[Any, Any]]:
     options.threading.private_threadpool_size = task.cores
     dataset = tf.data.Dataset.from_tensor_slices((paths, labels)).shuffle(len(paths)).repeat()
     dataset = dataset.map(decoded, num_parallel_calls=tf.data.AUTOTUNE).batch(task.batch, drop_remainder=True)
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options).as_numpy_iterator()
+    # Tuned, this buffer grows to a whole turn of batches, which are then made while the others are measured.
+    return dataset.prefetch(READY).with_options(options).as_numpy_iterator()
 
 
 def _random_window(shape: Any) -> Any:
