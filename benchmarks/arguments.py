@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 def parser_of(command: str, description: str) -> Parser:
     """Returns a parser with the options of all commands that measure."""
     parser = Parser(f"python -m benchmarks {command}", description=description)
-    parser.add_argument("--networks", help="names with commas between; default: those of the table", type=_names)
+    parser.add_argument("--networks", help="names with commas between; default: those of the table", type=names)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="compute type")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON and Markdown files")
@@ -39,7 +39,7 @@ def parser_of(command: str, description: str) -> Parser:
 
 def add_timing(parser: Parser) -> None:
     """Adds the options of commands that time turns."""
-    parser.add_argument("--candidates", help="names with commas between; default: all for the device", type=_names)
+    parser.add_argument("--candidates", help="names with commas between; default: all for the device", type=names)
     parser.add_argument("--rounds", type=count, default=20, help="turns of each candidate")
     parser.add_argument("--warmup", type=count, default=3, help="turns before those that count")
     parser.add_argument("--batch", type=count, help="images a step; default: that of the table")
@@ -75,11 +75,12 @@ def settings_of(found: argparse.Namespace) -> dict[str, Any]:
     return settings if batch is None else {**settings, "batch": batch}
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
+def names(text: str) -> tuple[str, ...]:
+    """Returns the parts of a text with commas, for argparse."""
+    listed = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not listed:
         raise argparse.ArgumentTypeError("no name is given")
-    return names
+    return listed
 
 
 def count(text: str) -> int:

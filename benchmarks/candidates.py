@@ -11,6 +11,7 @@ class Candidate:
     Attributes:
       title: its name in tables.
       module: where `build(task) -> Program` is; JAX candidates have `train_program(task) -> Compilable` too.
+        Those of `python -m benchmarks input` have `batches(task) -> Iterator` instead.
       uses_torch: whether its process imports torch.
       may_fail: whether it is left out, with the reason, where it does not work on this machine.
     """
@@ -28,6 +29,10 @@ CANDIDATES = {
     "pytorch": Candidate("PyTorch eager", "benchmarks.torch_program", uses_torch=True),
     "torch.compile": Candidate("PyTorch, torch.compile", "benchmarks.torch_program", uses_torch=True, may_fail=True),
     "flax": Candidate("plain flax", "benchmarks.plain_flax_program"),
+    "threads": Candidate("jaxcnn, threads", "benchmarks.input_ours"),
+    "processes": Candidate("jaxcnn, processes", "benchmarks.input_ours"),
+    "dataloader": Candidate("PyTorch DataLoader, PIL", "benchmarks.input_torch", uses_torch=True, may_fail=True),
+    "tf.data": Candidate("tf.data", "benchmarks.input_tf", may_fail=True),
 }
 
 

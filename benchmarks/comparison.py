@@ -62,7 +62,7 @@ def measure(comparison: Comparison, rounds: int, warmup: int) -> list[dict[str, 
             with _left_out(name, skipped):
                 for _ in range(warmup):
                     worker.turn()
-        seconds = _rotate(title, {name: worker for name, worker in workers.items() if name not in skipped}, rounds)
+        seconds = rotate(title, {name: worker for name, worker in workers.items() if name not in skipped}, rounds)
     _tell("")
     rows = []
     for task in comparison.tasks:
@@ -86,8 +86,8 @@ def _left_out(name: str, skipped: dict[str, str]) -> Iterator[None]:
         skipped[name] = str(error)
 
 
-def _rotate(title: str, workers: dict[str, Worker], rounds: int) -> dict[str, list[float]]:
-    """The seconds a step of each worker, one entry a round."""
+def rotate(title: str, workers: dict[str, Worker], rounds: int) -> dict[str, list[float]]:
+    """Returns the seconds a step of each worker, one entry a round."""
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     for index, order in enumerate(orders(tuple(workers), rounds), 1):
         _tell(f"{title}: round {index} of {rounds}")

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.candidates import CANDIDATES, environment
+from benchmarks.input_tasks import InputTask
 from benchmarks.workloads import Task
 from jaxcnn.errors import InputError, RunFailed
 
@@ -24,7 +25,7 @@ class WorkerError(Exception):
 class Worker:
     """A process that measures one candidate; use it in a `with`, which ends it."""
 
-    def __init__(self, task: Task, extra_environment: dict[str, str] | None = None) -> None:
+    def __init__(self, task: Task | InputTask, extra_environment: dict[str, str] | None = None) -> None:
         """Starts the process; `extra_environment` is added to that of the candidate."""
         self.task = task
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process

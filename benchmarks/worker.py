@@ -3,6 +3,8 @@
 {"do": "build", "task": {...}, "images": PATH}  -> {"parameters": 11173962, "logits": [[...], ...]}
 {"do": "turn"}                                  -> {"seconds": 0.81}
 {"do": "compile", "task": {...}}                -> {"trace": 1.2, "compile": 3.4, "temp_bytes": 1048576}
+{"do": "open", "task": {...}}                   -> {"shape": [64, 224, 224, 3]}
+{"do": "read"}                                  -> {"seconds": 0.05}
 
 What goes wrong is {"error": LINE, "input": whether it is the user's to mend}. The process ends with its input.
 """
@@ -18,6 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from benchmarks.candidates import CANDIDATES
+from benchmarks.input_tasks import InputTask, Reader
 from benchmarks.program import Program
 from benchmarks.workloads import Task
 from jaxcnn.errors import InputError
@@ -28,6 +31,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._program: Program | None = None
+        self._reader: Reader | None = None
         self._steps = 1
 
     def build(self, task: dict[str, Any], images: str) -> dict[str, Any]:
@@ -59,8 +63,19 @@ class Turns:
         temp_bytes = compiled.memory_analysis().temp_size_in_bytes
         return {"trace": traced - start, "compile": end - traced, "temp_bytes": temp_bytes}
 
+    def open(self, task: dict[str, Any]) -> dict[str, list[int]]:
+        """Opens a pipeline of batches; returns the shape of a batch of images."""
+        found = InputTask(**task)
+        self._reader = Reader(_module_of(found).batches(found), found)
+        return {"shape": self._reader.shape}
 
-def _module_of(task: Task) -> Any:
+    def read(self) -> dict[str, float]:
+        """Takes one turn of reading; returns the seconds a batch."""
+        assert self._reader is not None
+        return {"seconds": self._reader.turn()}
+
+
+def _module_of(task: Task | InputTask) -> Any:
     """The module of a candidate; raises InputError where a package or the device is missing."""
     try:
         module = import_module(CANDIDATES[task.candidate].module)

@@ -77,6 +77,8 @@ class RandomResizedCrop:
       ratio: least and largest ratio of width to height; its logarithm is uniform.
       prob: probability for each image; the others get the largest part in the middle that has the result's shape.
 
+    In a JPEG that is decoded reduced, the part is rounded down to whole pixels of the reduced image.
+
     A part that shrinks by less than 2 is resized bilinearly, which takes a tenth of the time of averaging over areas
     (93 against 943 µs for 500x375 pixels to 224x224); one that shrinks more is averaged.
     """
@@ -94,8 +96,10 @@ class RandomResizedCrop:
         draws = _draws(self.seed, position)
         factor = self._reduction(self._box(header.height, header.width, draws)) if header else 1
         decoded, factor = _decoded(image, header, factor, where)
-        size = decoded.shape[:2] if factor == 1 or header is None else (header.height, header.width)
-        top, left, h, w = (side // factor for side in self._box(size[0], size[1], draws))
+        full = (decoded.shape[0], decoded.shape[1])
+        if header is not None and factor > 1:
+            full = (header.height, header.width)
+        top, left, h, w = (side // factor for side in self._box(full[0], full[1], draws))
         part = convert_channels(decoded[top : top + h, left : left + w], channels)
         shrinks = h >= 2 * height or w >= 2 * width
         resized = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
