@@ -48,7 +48,7 @@ def test_probability_zero_is_normalisation_alone_and_leaves_no_trace_in_the_prog
     np.testing.assert_allclose(images, IMAGES / 255, atol=1e-6)
     assert mix is None
     plain = jax.jit(lambda key, images: (normalise(images, (0.0,) * 3, (1.0,) * 3), None))
-    programs = [f.lower(KEY, IMAGES).compile().as_text().count("fusion") for f in (jax.jit(augment), plain)]
+    programs = [f.lower(KEY, IMAGES).compile().cost_analysis() for f in (jax.jit(augment), plain)]
     assert programs[0] == programs[1]
 
 
@@ -59,7 +59,8 @@ def test_the_defaults_are_the_quick_starts() -> None:
 
 
 def test_the_same_key_gives_the_same_batch_and_another_another() -> None:
-    augment = jax.jit(make_augment(everything("randaugment"), (0.5,) * 3, (0.2,) * 3))
+    config = only("erasing", 0.5, only("flip", 0.5, only("pad_crop", 0.5)))
+    augment = jax.jit(make_augment(config, (0.5,) * 3, (0.2,) * 3))
     first, again, other = (augment(key, jnp.asarray(IMAGES))[0] for key in (KEY, KEY, jax.random.key(4)))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -96,8 +97,7 @@ def test_half_the_images_change_and_the_others_are_those_of_no_augmentation(oper
         assert np.all(same[np.asarray(mix.share) == 1])
 
 
-@pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("policy", "channels"), [("trivialaugment", 1), ("randaugment", 3)])
 def test_everything_at_once_is_finite(policy: str, channels: int) -> None:
     augment = jax.jit(make_augment(everything(policy), (0.5,) * channels, (0.2,) * channels, (6, 5, channels)))
     out, mix = augment(KEY, jnp.asarray(IMAGES[..., :channels]))
@@ -155,22 +155,20 @@ import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxcnn.augment import make_augment
 from tests.test_augment_pipeline import IMAGES, KEY, everything
-for policy in ("randaugment", "trivialaugment"):
-    results = []
-    for count in (1, 4):
-        over = NamedSharding(Mesh(jax.devices()[:count], "data"), PartitionSpec("data"))
-        augment = jax.jit(make_augment(everything(policy), (0.5,) * 3, (0.2,) * 3), in_shardings=(None, over))
-        compiled = augment.lower(KEY, IMAGES).compile()
-        images, mix = compiled(KEY, jax.device_put(IMAGES, over))
-        results.append([np.asarray(x) for x in (images, mix.share, mix.partner)])
-    largest = [np.abs(one - four).max() for one, four in zip(*results)]
-    print(*largest, images.sharding.is_equivalent_to(over, 4), " all-gather(" in compiled.as_text())
+results = []
+for count in (1, 4):
+    over = NamedSharding(Mesh(jax.devices()[:count], "data"), PartitionSpec("data"))
+    augment = jax.jit(make_augment(everything("randaugment"), (0.5,) * 3, (0.2,) * 3), in_shardings=(None, over))
+    compiled = augment.lower(KEY, IMAGES).compile()
+    images, mix = compiled(KEY, jax.device_put(IMAGES, over))
+    results.append([np.asarray(x) for x in (images, mix.share, mix.partner)])
+largest = [np.abs(one - four).max() for one, four in zip(*results)]
+print(*largest, images.sharding.is_equivalent_to(over, 4), " all-gather(" in compiled.as_text())
 """
 
 
 def test_a_batch_is_the_same_whatever_it_is_divided_over_and_its_images_stay_where_they_are() -> None:
-    for line in on_devices(4, DIVIDED).splitlines():
-        *differences, stays, gathers = line.split()
-        assert all(float(value) < 1e-5 for value in differences)
-        assert stays == "True"
-        assert gathers == "False"
+    *differences, stays, gathers = on_devices(4, DIVIDED).split()
+    assert all(float(value) < 1e-5 for value in differences)
+    assert stays == "True"
+    assert gathers == "False"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxcnn.augment import tables
-from jaxcnn.augment.policy import OPERATIONS, WIDE, Space, apply, rand_space, randaugment, trivialaugment
+from jaxcnn.augment.policy import BLENDS, OPERATIONS, WARPS, WIDE, Space, apply, rand_space, randaugment, trivialaugment
 from jaxcnn.config import RandAugmentConfig
 
 KEY = jax.random.key(1)
@@ -100,23 +100,20 @@ def test_grey_is_pils_for_every_kind_of_colour() -> None:
 
 
 def test_randaugment_draws_each_operation_and_sign_equally_often() -> None:
-    """A bright ramp tells most operations apart: every outcome of one round must be that of an operation in PIL."""
-    image = IMAGES[2]
-    out = np.asarray(
-        randaugment(KEY, jnp.asarray(np.tile(image, (2048, 1, 1, 1))), RandAugmentConfig(1.0, num_ops=1, magnitude=15))
-    )
-    found, counts = np.unique(out.reshape(2048, -1), axis=0, return_counts=True)
-    share = {row.tobytes(): count / 2048 for row, count in zip(found, counts, strict=True)}
-    signed = ("shear", "translate", "rotate", "bright", "color", "contrast", "sharp")
-    expected: dict[bytes, float] = {}
+    image, count = IMAGES[2], 1024
+    many = jnp.asarray(np.tile(image, (count, 1, 1, 1)))
+    out = np.asarray(randaugment(KEY, many, RandAugmentConfig(1.0, num_ops=1, magnitude=15)))
+    outcomes: dict[tuple[str, int], np.ndarray] = {}
     for name in OPERATIONS:
-        signs = (1, -1) if name.startswith(signed) else (1,)
-        for sign in signs:
-            result = applied(image[None], name, 15, sign, rand_space((H, W))).tobytes()
-            expected[result] = expected.get(result, 0) + 1 / 14 / len(signs)
-    assert share.keys() == expected.keys()
-    for result, probability in expected.items():
-        assert abs(share[result] - probability) < 0.025  # 4 standard deviations
+        for sign in (1, -1) if name in WARPS + BLENDS else (1,):
+            outcomes[name, sign] = applied(image[None], name, 15, sign, rand_space((H, W)))[0]
+    # The nearest outcome: two programs may round a few pixels differently.
+    distance = np.stack([np.abs(out - expected.astype(int)).mean((1, 2, 3)) for expected in outcomes.values()])
+    assert distance.min(0).max() < 0.02
+    share = np.bincount(distance.argmin(0), minlength=len(outcomes)) / count
+    for (name, _), found in zip(outcomes, share, strict=True):
+        expected = 1 / 14 / (2 if name in WARPS + BLENDS else 1)
+        assert abs(found - expected) < 4 * math.sqrt(expected / count), name
 
 
 def test_rounds_follow_each_other_and_images_not_chosen_stay() -> None:
@@ -129,11 +126,11 @@ def test_rounds_follow_each_other_and_images_not_chosen_stay() -> None:
 
 
 def test_trivialaugment_draws_magnitudes_of_the_whole_range() -> None:
-    many = jnp.asarray(np.tile(IMAGES[2], (4096, 1, 1, 1)))
+    many = jnp.asarray(np.tile(IMAGES[2], (2048, 1, 1, 1)))
     out = {o.tobytes() for o in np.asarray(trivialaugment(KEY, many, 1.0))}
     posterized = {applied(IMAGES[2:3], "posterize", m, 1, WIDE).tobytes() for m in range(31)}
     assert len(posterized) == 7  # 8 to 2 bits
     assert posterized <= out
     turned = {applied(IMAGES[2:3], "rotate", m, s, WIDE).tobytes() for m in range(31) for s in (1, -1)}
     assert len(turned) == 61
-    assert len(turned & out) > 50
+    assert len(turned & out) > 40

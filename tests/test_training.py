@@ -147,11 +147,17 @@ def plain_augment(key: jax.Array, images: jax.Array) -> tuple[jax.Array, None]:
     return images.astype(jnp.float32) / 255 - 0.5, None
 
 
-def build(model: nn.Module, options: StepOptions, optim: OptimConfig = OptimConfig(), freeze: GlobRule = GlobRule()):
+def build(
+    model: nn.Module,
+    options: StepOptions,
+    optim: OptimConfig = OptimConfig(),
+    freeze: GlobRule = GlobRule(),
+    augment=plain_augment,
+):
     optimizer = make_optimizer(optim, lambda step: 0.1)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     state = create_state(variables, freeze, optimizer, options.ema_decay is not None)
-    return make_step(model, optimizer, plain_augment, options), state
+    return make_step(model, optimizer, augment, options), state
 
 
 def leaves(tree) -> dict[str, np.ndarray]:

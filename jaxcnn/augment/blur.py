@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.augment.draws import chosen
+from jaxcnn.augment.draws import change_chosen, chosen
 from jaxcnn.config import BlurConfig
 
 _REACH = 3.0  # standard deviations that the kernel reaches: 99.7 % of a Gaussian
@@ -15,8 +15,9 @@ def blur(key: jax.Array, images: jax.Array, config: BlurConfig) -> jax.Array:
     """Returns float32 images [N, H, W, C] of which a share is blurred (Chen et al. 2020, SimCLR, appendix A)."""
     which, amount = jax.random.split(key)
     sigma = jax.random.uniform(amount, (images.shape[0],), jnp.float32, *config.sigma_px)
-    blurred = gaussian(images, sigma, radius_of(config.sigma_px[1], images.shape[1:3]))
-    return jnp.where(chosen(which, images, config.prob), blurred, images)
+    radius = radius_of(config.sigma_px[1], images.shape[1:3])
+    mask = chosen(which, images, config.prob)
+    return change_chosen(mask, lambda images: gaussian(images, sigma, radius), images.astype(jnp.float32))
 
 
 def radius_of(sigma_px: float, shape: tuple[int, ...]) -> int:

@@ -6,7 +6,7 @@ An image with one channel has neither saturation nor hue: those operations leave
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.augment.draws import chosen, factors
+from jaxcnn.augment.draws import change_chosen, chosen, factors
 from jaxcnn.config import BrightnessConfig, ContrastConfig, GrayscaleConfig, HueConfig, SaturationConfig
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in PIL
@@ -17,6 +17,13 @@ def luma(images: jax.Array) -> jax.Array:
     if images.shape[-1] == 1:
         return images
     return sum(weight * images[..., i : i + 1] for i, weight in enumerate(LUMA))  # type: ignore[return-value]
+
+
+def mean_luma(images: jax.Array) -> jax.Array:
+    """Returns the mean of `luma` over each image [N, 1, 1, 1]; as one product, which is the fastest sum on CPU."""
+    n, h, w, channels = images.shape
+    weights = jnp.tile(jnp.array(LUMA if channels == 3 else (1.0,), jnp.float32), h * w) / (h * w)
+    return jnp.dot(images.reshape(n, -1), weights, precision="highest").reshape(n, 1, 1, 1)
 
 
 def blend(images: jax.Array, reference: jax.Array | float, factor: jax.Array) -> jax.Array:
@@ -31,8 +38,7 @@ def brightness(key: jax.Array, images: jax.Array, config: BrightnessConfig) -> j
 
 def contrast(key: jax.Array, images: jax.Array, config: ContrastConfig) -> jax.Array:
     """Returns images blended with their mean luma."""
-    mean = jnp.mean(luma(images), axis=(1, 2, 3), keepdims=True)
-    return blend(images, mean, factors(key, images, config.prob, config.strength))
+    return blend(images, mean_luma(images), factors(key, images, config.prob, config.strength))
 
 
 def saturation(key: jax.Array, images: jax.Array, config: SaturationConfig) -> jax.Array:
@@ -48,7 +54,7 @@ def hue(key: jax.Array, images: jax.Array, config: HueConfig) -> jax.Array:
         return images
     which, amount = jax.random.split(key)
     turn = jax.random.uniform(amount, (images.shape[0], 1, 1), jnp.float32, -config.shift, config.shift)
-    return jnp.where(chosen(which, images, config.prob), turn_hue(images, turn), images)
+    return change_chosen(chosen(which, images, config.prob), lambda images: turn_hue(images, turn), images)
 
 
 def turn_hue(images: jax.Array, turn: jax.Array) -> jax.Array:
@@ -65,7 +71,8 @@ def turn_hue(images: jax.Array, turn: jax.Array) -> jax.Array:
     angle += 6 * turn
 
     def channel(offset: int) -> jax.Array:  # falls from the value to value - chroma around the channel's opposite
-        place = (angle + offset) % 6
+        place = angle + offset
+        place -= 6 * jnp.floor(place / 6)  # the remainder; `%` takes twice as long on CPU
         return value - chroma * jnp.clip(jnp.minimum(place, 4 - place), 0.0, 1.0)
 
     return jnp.stack([channel(5), channel(3), channel(1)], axis=-1)

@@ -1,7 +1,10 @@
 """What the operations draw: which images they change, amounts, rectangles. Each image's draw is its own."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 _ATTEMPTS = 10  # as in torchvision; with the usual ranges the first two nearly always hold one that fits
 
@@ -9,6 +12,25 @@ _ATTEMPTS = 10  # as in torchvision; with the usual ranges the first two nearly 
 def chosen(key: jax.Array, images: jax.Array, prob: float) -> jax.Array:
     """Returns bool [N, 1, 1, 1]: which images an operation of probability `prob` changes."""
     return jax.random.bernoulli(key, prob, (images.shape[0], 1, 1, 1))
+
+
+def apart(needed: jax.Array, change: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """Returns change(images); where `needed`, a bool [], is false that must be the images themselves.
+
+    On CPU the change becomes a branch of the program. It is skipped if not needed, and above all it is not fused with
+    what comes before: XLA would compute the input anew for each of its uses, ten times for a whole pipeline.
+    """
+    return lax.platform_dependent(
+        images, cpu=lambda images: lax.cond(needed, change, lambda same: same, images), default=change
+    )
+
+
+def change_chosen(mask: jax.Array, change: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """Returns change(images), of the same type, where `mask` is true, and images elsewhere.
+
+    `mask` is bool [N, 1, 1, 1], or larger for parts of images.
+    """
+    return apart(jnp.any(mask), lambda images: jnp.where(mask, change(images), images), images)
 
 
 def factors(key: jax.Array, images: jax.Array, prob: float, strength: float) -> jax.Array:

@@ -1,9 +1,11 @@
 """Operations that blank a part of the image."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.augment.draws import chosen, inside, rectangles
+from jaxcnn.augment.draws import change_chosen, chosen, inside, rectangles
 from jaxcnn.config import ErasingConfig
 
 
@@ -23,14 +25,20 @@ def cutout(key: jax.Array, images: jax.Array, size_px: int, prob: float) -> jax.
 def erase(key: jax.Array, images: jax.Array, config: ErasingConfig) -> jax.Array:
     """Returns normalised images [N, H, W, C] with a rectangle inside each filled (Zhong et al. 2017, algorithm 1).
 
-    The paper's noise is uniform in 0..255; here it is uniform with mean 0 and variance 1, those of the data.
+    The paper's noise is uniform in 0..255; here it is brought to mean 0 and variance 1, those of the data.
     """
     which, where, what = jax.random.split(key, 3)
     n, h, w, _ = images.shape
     boxes, found = rectangles(where, n, (h, w), config.area, config.aspect)
-    active = chosen(which, images, config.prob) & found[:, None, None, None]
+    active = inside(boxes, (h, w)) & chosen(which, images, config.prob) & found[:, None, None, None]
     if config.fill == "mean":
-        value = jnp.zeros((), images.dtype)
-    else:
-        value = jax.random.uniform(what, images.shape, images.dtype, -(3**0.5), 3**0.5)
-    return jnp.where(inside(boxes, (h, w)) & active, value, images)
+        return jnp.where(active, jnp.zeros((), images.dtype), images)
+    return change_chosen(active, lambda same: _noise(what, same), images)
+
+
+def _noise(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Noise for images [N, H, W, C]: uniform over 256 levels, mean 0, variance 1; four pixels of one random word."""
+    n, *sides = images.shape
+    words = jax.random.bits(key, (n, -(-math.prod(sides) // 4)), jnp.uint32)
+    levels = jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(n, -1)[:, : math.prod(sides)]
+    return ((levels.astype(images.dtype) - 127.5) * (12 / (256**2 - 1)) ** 0.5).reshape(images.shape)

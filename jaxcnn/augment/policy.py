@@ -9,15 +9,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn.augment import tables
+from jaxcnn.augment.draws import apart
 from jaxcnn.augment.spatial import warp_nearest
 from jaxcnn.config import RandAugmentConfig
 
-OPERATIONS = (
-    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color", "contrast",
-    "sharpness", "posterize", "solarize", "autocontrast", "equalize",
-)  # fmt: skip
+WARPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+BLENDS = ("brightness", "color", "contrast", "sharpness")
+TABLES = ("posterize", "solarize", "autocontrast", "equalize")
+OPERATIONS = ("identity", *WARPS, *BLENDS, *TABLES)
 """The list of Cubuk et al. 2019, figure 2, and of Müller & Hutter 2021, table 1, in torchvision's order."""
 NUM_MAGNITUDES = 31
 
@@ -80,17 +82,27 @@ def apply(images: jax.Array, operation: jax.Array, magnitude: jax.Array, sign: j
       sign: int32 [N], -1 or 1: the direction of geometric operations and blends.
       space: the amounts at magnitude 30.
     """
-    share = magnitude / (NUM_MAGNITUDES - 1)
-    matrices, offsets = _geometry(operation, sign * share, images.shape[1:3], space)
-    images = warp_nearest(images, matrices, offsets)
-    images = _blend(images, operation, 1 + sign * share * space.blend)
-    lookup = _tables(images, operation, share, space)
-    return tables.look_up(images, lookup)
+    largest = NUM_MAGNITUDES - 1
+    matrices, offsets = _geometry(operation, sign * magnitude / largest, images.shape[1:3], space)
+    images = apart(_any(operation, *WARPS), lambda images: warp_nearest(images, matrices, offsets), images)
+    # In float64 and then rounded: 1 - 0.9 in float32 is more than PIL's 0.1, and a whole level would be another.
+    factors = 1 + np.arange(-largest, largest + 1) / largest * space.blend
+    factor = jnp.asarray(factors, jnp.float32)[sign * magnitude + largest]
+    images = apart(_any(operation, *BLENDS), lambda images: _blend(images, operation, factor), images)
+    needed = _any(operation, *TABLES)
+    identity = jnp.broadcast_to(jnp.arange(256, dtype=jnp.uint8), (images.shape[0], images.shape[3], 256))
+    lookup = apart(needed, lambda lookup: _tables(lookup, images, operation, magnitude, space), identity)
+    return apart(needed, lambda images: tables.look_up(images, lookup), images)
 
 
 def _is(operation: jax.Array, *names: str) -> jax.Array:
     """Bool [N]: which images have one of the operations."""
     return jnp.isin(operation, jnp.array([OPERATIONS.index(name) for name in names]))
+
+
+def _any(operation: jax.Array, *names: str) -> jax.Array:
+    """Bool []: whether an image has one of the operations."""
+    return jnp.any(_is(operation, *names))
 
 
 def _geometry(
@@ -125,18 +137,20 @@ def _blend(images: jax.Array, operation: jax.Array, factor: jax.Array) -> jax.Ar
     return jnp.clip(mixed, 0.0, 255.0).astype(jnp.uint8)
 
 
-def _tables(images: jax.Array, operation: jax.Array, share: jax.Array, space: Space) -> jax.Array:
-    """The lookup table uint8 [N, C, 256] of each image; the identity where its operation has none."""
+def _tables(
+    lookup: jax.Array, images: jax.Array, operation: jax.Array, magnitude: jax.Array, space: Space
+) -> jax.Array:
+    """The lookup table uint8 [N, C, 256] of each image; that given where its operation has none."""
     values = jnp.arange(256)
 
     def where(name: str) -> jax.Array:
         return _is(operation, name)[:, None, None]
 
     counts = tables.histogram(images)  # [N, C, 256]
-    lookup = jnp.broadcast_to(values, counts.shape)
-    bits = jnp.round(share * space.posterize_bits).astype(jnp.int32)[:, None, None]
+    largest = NUM_MAGNITUDES - 1
+    bits = jnp.round(magnitude * space.posterize_bits / largest).astype(jnp.int32)[:, None, None]
     lookup = jnp.where(where("posterize"), values >> bits << bits, lookup)
-    solarized = jnp.where(values < (255 * (1 - share))[:, None, None], values, 255 - values)
+    solarized = jnp.where(values * largest < 255 * (largest - magnitude)[:, None, None], values, 255 - values)
     lookup = jnp.where(where("solarize"), solarized, lookup)
     lookup = jnp.where(where("autocontrast"), tables.autocontrast(counts), lookup)
     lookup = jnp.where(where("equalize"), tables.equalize(counts), lookup)

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn.augment.draws import chosen
+from jaxcnn.augment.draws import apart, change_chosen, chosen
 from jaxcnn.config import AffineConfig
 
 
@@ -26,17 +26,18 @@ def pad_and_crop(key: jax.Array, images: jax.Array, pad_px: int, prob: float) ->
     which, where_y, where_x = jax.random.split(key, 3)
     offsets = [jax.random.randint(k, (images.shape[0],), -pad_px, pad_px + 1) for k in (where_y, where_x)]
     active = chosen(which, images, prob).reshape(-1)
-    return shift(images, *(jnp.where(active, offset, 0) for offset in offsets))
+    dy, dx = (jnp.where(active, offset, 0) for offset in offsets)
+    return apart(jnp.any(active), lambda images: shift(images, dy, dx), images)
 
 
 def flip(key: jax.Array, images: jax.Array, prob: float) -> jax.Array:
     """Returns images of which each is mirrored left to right with probability `prob`."""
-    return jnp.where(chosen(key, images, prob), images[:, :, ::-1], images)
+    return change_chosen(chosen(key, images, prob), lambda images: images[:, :, ::-1], images)
 
 
 def vertical_flip(key: jax.Array, images: jax.Array, prob: float) -> jax.Array:
     """Returns images of which each is mirrored top to bottom with probability `prob`."""
-    return jnp.where(chosen(key, images, prob), images[:, ::-1], images)
+    return change_chosen(chosen(key, images, prob), lambda images: images[:, ::-1], images)
 
 
 def affine(key: jax.Array, images: jax.Array, config: AffineConfig) -> jax.Array:
@@ -58,8 +59,8 @@ def affine(key: jax.Array, images: jax.Array, config: AffineConfig) -> jax.Array
     rows = [jnp.stack([cos, -sin], -1), jnp.stack([sin + tan * cos, cos - tan * sin], -1)]
     matrices = jnp.stack(rows, -2)
     offsets = -jnp.einsum("nij,nj->ni", matrices, jnp.stack([dy, dx], -1), precision="highest")
-    warped = warp(images, matrices, offsets)
-    return jnp.where(chosen(which, images, config.prob), warped, images.astype(jnp.float32))
+    mask = chosen(which, images, config.prob)
+    return change_chosen(mask, lambda images: warp(images, matrices, offsets), images.astype(jnp.float32))
 
 
 def places(shape: tuple[int, int], matrices: jax.Array, offsets: jax.Array | None = None) -> jax.Array:
