@@ -72,7 +72,7 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
         labels, (mean, std) = np.asarray(train.labels), channel_statistics(np.asarray(train.images))
     else:  # of a streamed split this finds the pass that `_ready` made
         looked = sources["train"] if kind == "streamed" else train
-        found = scan(looked, train_shape, train_share, cache_dir=folder)
+        found = scan(looked, train_shape, train_share, cache_dir=config.data.cache_dir)
         labels, mean, std = train.labels, found.mean, found.std
     return Inputs(kind, train, ready, labels, mean, std)
 
@@ -124,7 +124,7 @@ def _ready(
     if kind == "cached":
         return loader.cached_source(source, shape, crop_share, config.unreadable, folder)
     loader.check_labels(source)
-    unreadable = scan(source, shape, crop_share, cache_dir=folder).unreadable
+    unreadable = scan(source, shape, crop_share, cache_dir=config.cache_dir).unreadable
     kept = loader.kept_places(source, unreadable, config.unreadable)
     return source if len(kept) == source.num_examples else source.subset(kept)
 
