@@ -12,6 +12,7 @@ COMMANDS = {
     "inference": ("benchmarks.inference", "forward passes in evaluation mode, beside the same"),
     "compile": ("benchmarks.compiling", "cold and cached compilation of our train step and plain flax's"),
     "memory": ("benchmarks.memory", "temporary memory of our train step and plain flax's"),
+    "end-to-end": ("benchmarks.end_to_end", "epochs of a training run beside its bare steps"),
     "input": ("benchmarks.inputs", "decoding of JPEGs by the streamed loader, PyTorch's DataLoader and tf.data"),
     "tpu": ("benchmarks.tpu", "the train step compiled ahead of time for a TPU: FLOPs, bytes, memory"),
     "figure": ("benchmarks.figure", "docs/figures/performance.png from the JSON files"),

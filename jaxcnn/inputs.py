@@ -60,12 +60,11 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
     Raises:
       InputError: they do not fit where they should, or an image is unreadable.
     """
-    train_shape, train_share = _training_images(config, network.preprocessing)
+    train_shape, train_share = training_images(config, network.preprocessing)
     shape, share = network.measured_on
     sources = splits.named()
     shapes = {name: (train_shape, train_share) if name == "train" else (shape, share) for name in sources}
     kind = choose_loader(config.data, sum(loader.gib_of(source, shapes[name][0]) for name, source in sources.items()))
-    folder = cache_folder(config.data)
     ready = {name: _ready(kind, config.data, source, *shapes[name]) for name, source in sources.items()}
     train = ready.pop("train")
     if isinstance(train, Arrays):
@@ -77,8 +76,8 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
     return Inputs(kind, train, ready, labels, mean, std)
 
 
-def _training_images(config: TrainConfig, inputs: Preprocessing) -> tuple[tuple[int, int, int], float]:
-    """(shape, crop share) in which training images are kept: larger, if random crops of them are resized."""
+def training_images(config: TrainConfig, inputs: Preprocessing) -> tuple[tuple[int, int, int], float]:
+    """Returns (shape, crop share) of training images as they are kept: larger, if random crops of them are resized."""
     if config.augment.resized_crop.prob:
         return larger(inputs.image_shape, inputs.crop_share), 1.0
     return inputs.image_shape, inputs.crop_share
@@ -150,7 +149,7 @@ def feed_of(config: TrainConfig, inputs: Inputs, network: Network, mesh: Mesh, t
     max_steps = min(config.train.max_steps_per_dispatch, total_steps)
     if isinstance(inputs.train, Arrays):
         return ResidentFeed(meshes.replicate(mesh, inputs.train), order, max_steps, _replicated(mesh))
-    transform = _training_transform(config, network.preprocessing)
+    transform = training_transform(config, network.preprocessing)
     workers = config.data.workers
     return HostFeed(inputs.train, order, transform, total_steps, max_steps, workers, _batches_over_data(mesh))
 
@@ -160,7 +159,8 @@ def crops_on_host(config: TrainConfig, kind: str) -> bool:
     return kind != "resident" and config.augment.resized_crop.prob > 0
 
 
-def _training_transform(config: TrainConfig, inputs: Preprocessing) -> Transform:
+def training_transform(config: TrainConfig, inputs: Preprocessing) -> Transform:
+    """Returns what a loader on the host does to each training image."""
     crop = config.augment.resized_crop
     if not crop.prob:
         return CentreCrop(inputs.image_shape, inputs.crop_share)

@@ -3,10 +3,12 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 _GAP_PX = 4
+_PLATE = {"facecolor": "white", "alpha": 0.75, "pad": 0.8, "edgecolor": "none"}
 
 
 def draw_grid(
@@ -16,6 +18,7 @@ def draw_grid(
     path: str | Path,
     title: str = "",
     tile_px: int = 96,
+    captions: Sequence[Sequence[str]] | None = None,
 ) -> None:
     """Draws rows of images to a PNG, replaced whole.
 
@@ -26,6 +29,7 @@ def draw_grid(
       path: file to write.
       title: heading.
       tile_px: side of a tile.
+      captions: one an image, written on its lower edge; none or "": nothing.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,12 +45,18 @@ def draw_grid(
     figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
     FigureCanvasAgg(figure)
     figure.figimage(canvas, xo=left_px, yo=0, origin="upper")
-    style = {"fontsize": 8, "parse_math": False}  # a name may hold a $
+    style: dict[str, Any] = {"fontsize": 8, "parse_math": False}  # a name may hold a $
     for r, label in enumerate(row_labels):
         y = 1 - (top_px + r * step + tile_px / 2) / height
         figure.text((left_px - 6) / width, y, label, ha="right", va="center", **style)
     for c, label in enumerate(column_labels or ()):
         figure.text((left_px + c * step + tile_px / 2) / width, 1 - (top_px - 4) / height, label, ha="center", **style)
+    for r, row in enumerate(captions or ()):
+        for c, text in ((c, text) for c, text in enumerate(row) if text):
+            x, y = left_px + c * step + tile_px / 2, top_px + r * step + tile_px - 2
+            figure.text(
+                x / width, 1 - y / height, text, ha="center", va="bottom", bbox=_PLATE, **{**style, "fontsize": 6}
+            )
     figure.text(0.5, 1 - 14 / height, title, ha="center", va="center", fontsize=9, parse_math=False)
     part = Path(path).with_name(f".{Path(path).name}")
     with warnings.catch_warnings():

@@ -15,7 +15,7 @@ RANKS = {
     "mesh": 3, "checkpoint": 3, "curves": 3, "confusion": 3, "sheets": 3, "pace": 3, "trace": 3,
     "run_folder": 4, "weights": 4, "writer": 4,
     "network": 5, "evaluation": 5, "inputs": 5, "build": 5,
-    "loop": 6,
+    "loop": 6, "preview": 6,
     "predict": 7, "plan": 7,
     "cli": 10, "__main__": 11,
 }  # fmt: skip

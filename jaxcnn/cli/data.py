@@ -1,4 +1,4 @@
-"""`jaxcnn data info|prepare`: what data hold and what is wrong with them; TFDS data sets made ready."""
+"""`jaxcnn data info|preview|prepare`: what data hold and what is wrong with them; TFDS data sets made ready."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.cli import data_preview
 from jaxcnn.config import DataConfig
 from jaxcnn.errors import InputError
 
@@ -24,8 +25,9 @@ class Overrides:
 def run(argv: Sequence[str], *, started: float) -> int:
     """Runs the command and returns its exit code."""
     parser = argparse.ArgumentParser(prog="jaxcnn data", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info|prepare")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info|preview|prepare")
     _add_info(commands)
+    data_preview.add(commands)
     _add_prepare(commands)
     options, rest = parser.parse_known_args(list(argv))
     if rest and options.command == "prepare":
@@ -35,7 +37,7 @@ def run(argv: Sequence[str], *, started: float) -> int:
 
     runtime.quiet_libraries()
     runtime.set_up_logging()
-    return {"info": _info, "prepare": _prepare}[options.command](options, rest)
+    return {"info": _info, "preview": data_preview.run, "prepare": _prepare}[options.command](options, rest)
 
 
 def _add_prepare(commands: Any) -> None:
