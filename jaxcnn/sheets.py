@@ -51,12 +51,11 @@ def draw_grid(
         figure.text((left_px - 6) / width, y, label, ha="right", va="center", **style)
     for c, label in enumerate(column_labels or ()):
         figure.text((left_px + c * step + tile_px / 2) / width, 1 - (top_px - 4) / height, label, ha="center", **style)
-    for r, row in enumerate(captions or ()):
-        for c, text in ((c, text) for c, text in enumerate(row) if text):
+    small = {**style, "fontsize": 6, "ha": "center", "va": "bottom", "bbox": _PLATE}
+    for r, texts in enumerate(captions or ()):
+        for c, text in ((c, text) for c, text in enumerate(texts) if text):
             x, y = left_px + c * step + tile_px / 2, top_px + r * step + tile_px - 2
-            figure.text(
-                x / width, 1 - y / height, text, ha="center", va="bottom", bbox=_PLATE, **{**style, "fontsize": 6}
-            )
+            figure.text(x / width, 1 - y / height, text, **small)
     figure.text(0.5, 1 - 14 / height, title, ha="center", va="center", fontsize=9, parse_math=False)
     part = Path(path).with_name(f".{Path(path).name}")
     with warnings.catch_warnings():
