@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def draw_grid(
     figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
     FigureCanvasAgg(figure)
     figure.figimage(canvas, xo=left_px, yo=0, origin="upper")
-    style = {"fontsize": 8, "parse_math": False}  # a name may hold a $
+    style: dict[str, Any] = {"fontsize": 8, "parse_math": False}  # a name may hold a $
     for r, label in enumerate(row_labels):
         y = 1 - (top_px + r * step + tile_px / 2) / height
         figure.text((left_px - 6) / width, y, label, ha="right", va="center", **style)
