@@ -3,12 +3,10 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 
 from jaxcnn.data import loader
-from jaxcnn.data.decode import convert_channels, read_image, resize_and_centre_crop
 from jaxcnn.data.loader import cached_source, input_shape, read_arrays
 from jaxcnn.data.source import ArrayRecords, Source
 from jaxcnn.data.statistics import channel_statistics
@@ -96,40 +94,3 @@ def test_statistics_are_those_of_numpy() -> None:
 
 def test_a_constant_channel_has_a_finite_normalisation() -> None:
     assert channel_statistics(np.full((2, 3, 3, 1), 7, np.uint8))[1] == (1.0,)
-
-
-def test_the_centre_is_cut_out_of_the_covering_size() -> None:
-    image = np.zeros((10, 30, 1), np.uint8)
-    image[:, 10:20] = 200
-    np.testing.assert_array_equal(resize_and_centre_crop(image, 10, 10), np.full((10, 10, 1), 200))
-    assert resize_and_centre_crop(image, 5, 5).shape == (5, 5, 1)
-    assert resize_and_centre_crop(image, 40, 13).shape == (40, 13, 1)
-
-
-def test_channels_are_converted() -> None:
-    grey = np.full((2, 2, 1), 9, np.uint8)
-    np.testing.assert_array_equal(convert_channels(grey, 3), np.full((2, 2, 3), 9))
-    red = np.zeros((1, 1, 3), np.uint8)
-    red[..., 0] = 255
-    assert convert_channels(red, 1).item() == 76  # 0.299 of 255
-
-
-def test_image_files_are_rgb_and_turned_by_exif(tmp_path) -> None:
-    red = np.zeros((4, 6, 3), np.uint8)
-    red[..., 2] = 255  # BGR for cv2
-    cv2.imwrite(str(tmp_path / "red.png"), red)
-    image = read_image(tmp_path / "red.png", 3)
-    assert image.shape == (4, 6, 3)
-    assert image[0, 0].tolist() == [255, 0, 0]
-    jpeg = cv2.imencode(".jpg", red)[1].tobytes()
-    orientation = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    segment = b"\xff\xe1" + (len(orientation) + 2).to_bytes(2, "big") + orientation
-    (tmp_path / "turned.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
-    assert read_image(tmp_path / "turned.jpg", 1).shape == (6, 4, 1)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n truncated"])
-def test_an_unreadable_image_is_named(tmp_path, content: bytes) -> None:
-    (tmp_path / "bad.png").write_bytes(content)
-    with pytest.raises(InputError, match=r"bad.png: not a readable image"):
-        read_image(tmp_path / "bad.png", 3)

@@ -121,9 +121,7 @@ def _checked(where: str, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarr
     """Images uint8 [N, H, W, C] and labels int32 [N], or what is wrong with them."""
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype != np.uint8:
-        remedy = (
-            "; of values in 0..1 they are (255 * x).round().astype(numpy.uint8)" if images.dtype.kind == "f" else ""
-        )
+        remedy = "; from 0..1: (255 * x).round().astype(numpy.uint8)" if images.dtype.kind == "f" else ""
         raise InputError(f"{where} images are {images.dtype}, not uint8 in 0..255{remedy}")
     if images.ndim == 3:
         images = images[..., None]

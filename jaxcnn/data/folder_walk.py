@@ -43,12 +43,13 @@ def visible_folders(place: Path) -> list[Path]:
 
 def find_images(root: Path, split_folder: Path) -> list[Found]:
     """Returns the image files in the class folders of a split; what is left out is told in the log."""
+    above = tuple(_identity(str(place)) for place in (split_folder, root, *root.resolve().parents))
     found: list[Found] = []
     others: Counter[str] = Counter()
     for folder in visible_folders(split_folder):
         if printable(folder.name) != folder.name:
             LOG.warning(f"warning: {printable(str(folder))}: its name is not UTF-8; its class is called so")
-        for entry in _files(str(folder), (_identity(str(split_folder)),)):
+        for entry in _files(str(folder), above):
             suffix = os.path.splitext(entry.name)[1].lower()
             if suffix in IMAGE_SUFFIXES:
                 found.append(Found(os.path.relpath(entry.path, root), folder.name, *_size_and_time(entry)))

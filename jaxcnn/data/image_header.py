@@ -52,11 +52,7 @@ def read_header(encoded: bytes) -> Header:
     """
     if not encoded:
         raise Unreadable("empty file")
-    readers = {
-        b"\xff\xd8": _jpeg, b"\x89PNG\r\n\x1a\n": _png, b"RIFF": _webp, b"GIF8": _gif, b"BM": _bmp,
-        b"II*\0": _tiff, b"MM\0*": _tiff,
-    }  # fmt: skip
-    reader = next((reader for magic, reader in readers.items() if encoded.startswith(magic)), None)
+    reader = next((reader for magic, reader in _READERS if encoded.startswith(magic)), None)
     if reader is None:
         raise Unreadable("a text file" if _is_text(encoded[:256]) else "not a JPEG, PNG, WebP, BMP, GIF or TIFF")
     try:
@@ -162,3 +158,14 @@ def _bmp(encoded: bytes) -> Header:
 
 def _tiff(encoded: bytes) -> Header:
     return Header("TIFF")
+
+
+_READERS = (
+    (b"\xff\xd8", _jpeg),
+    (b"\x89PNG\r\n\x1a\n", _png),
+    (b"RIFF", _webp),
+    (b"GIF8", _gif),
+    (b"BM", _bmp),
+    (b"II*\0", _tiff),
+    (b"MM\0*", _tiff),
+)

@@ -1,8 +1,10 @@
 """Stock TFDS data sets prepared as array_record files, from the network or from files that lie in a folder."""
 
+import contextlib
 import hashlib
 import importlib.util
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -49,9 +51,12 @@ def _prepare(tfds: Any, builder: Any, manual_dir: str | None, scratch: Path) -> 
         manual_dir=folder, extract_dir=scratch / "extracted" if folder else None, try_download_gcs=False
     )
     try:
-        builder.download_and_prepare(
-            file_format="array_record", download_config=config, download_dir=scratch / "downloads" if folder else None
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints to standard output, which may be a script's
+            builder.download_and_prepare(
+                file_format="array_record",
+                download_config=config,
+                download_dir=scratch / "downloads" if folder else None,
+            )
     except Exception as error:  # of TFDS, its downloader, its extractor and the builder, each its own
         raise InputError(_reason(builder, error, manual_dir)) from None
 

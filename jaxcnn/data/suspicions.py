@@ -80,7 +80,7 @@ def _classes(splits: Mapping[str, Source], scans: Mapping[str, Scan]) -> list[st
         most, least = max(full, key=counts.__getitem__), min(full, key=counts.__getitem__)
         if counts[most] >= IMBALANCE * counts[least]:
             lines.append(
-                f"imbalance: {names[most]!r} has {counts[most]:,} training examples, {names[least]!r} {counts[least]:,} "
-                f"(told from {IMBALANCE} times on)"
+                f"imbalance: {names[most]!r} has {counts[most]:,} training examples, {names[least]!r} "
+                f"{counts[least]:,} (told from {IMBALANCE} times on)"
             )
     return lines
