@@ -13,6 +13,7 @@ COMMANDS = {
     "compile": ("benchmarks.compiling", "cold and cached compilation of our train step and plain flax's"),
     "memory": ("benchmarks.memory", "temporary memory of our train step and plain flax's"),
     "tpu": ("benchmarks.tpu", "the train step compiled ahead of time for a TPU: FLOPs, bytes, memory"),
+    "augment": ("benchmarks.augmenting", "each augmentation alone, and two usual sets of them"),
     "figure": ("benchmarks.figure", "docs/figures/performance.png from the JSON files"),
 }
 
