@@ -1,6 +1,7 @@
 """Speed and memory beside PyTorch and plain flax: `python -m benchmarks COMMAND`; see benchmarks/README.md.
 
-steps.py inference.py compiling.py memory.py inputs.py tpu.py figure.py   one command each
+steps.py inference.py compiling.py memory.py tpu.py   one command each
+inputs.py augmenting.py end_to_end.py figure.py          likewise
 arguments.py timings.py                                  options and tables that commands share
 workloads.py                                             networks and batches; the task that a worker is given
 candidates.py                                            who is compared, and the environment of each process

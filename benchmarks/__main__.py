@@ -15,6 +15,7 @@ COMMANDS = {
     "end-to-end": ("benchmarks.end_to_end", "epochs of a training run beside its bare steps"),
     "input": ("benchmarks.inputs", "decoding of JPEGs by the streamed loader, PyTorch's DataLoader and tf.data"),
     "tpu": ("benchmarks.tpu", "the train step compiled ahead of time for a TPU: FLOPs, bytes, memory"),
+    "augment": ("benchmarks.augmenting", "each augmentation alone, and two usual sets of them"),
     "figure": ("benchmarks.figure", "docs/figures/performance.png from the JSON files"),
 }
 

@@ -59,7 +59,7 @@ def applied(images: np.ndarray, name: str, magnitude: int, sign: int, space: Spa
     return np.asarray(out)
 
 
-JITTED = jax.jit(apply)
+JITTED = jax.jit(apply, static_argnums=4)
 
 
 @pytest.mark.parametrize("channels", [3, 1])

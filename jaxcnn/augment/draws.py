@@ -18,7 +18,8 @@ def apart(needed: jax.Array, change: Callable[[jax.Array], jax.Array], images: j
     """Returns change(images); where `needed`, a bool [], is false that must be the images themselves.
 
     On CPU the change becomes a branch of the program. It is skipped if not needed, and above all it is not fused with
-    what comes before: XLA would compute the input anew for each of its uses, ten times for a whole pipeline.
+    what comes before: XLA would compute the input anew for each of its uses, ten times for a whole pipeline. For what
+    uses each pixel once or twice, such as a flip, a branch costs more than it saves.
     """
     return lax.platform_dependent(
         images, cpu=lambda images: lax.cond(needed, change, lambda same: same, images), default=change

@@ -32,12 +32,12 @@ def pad_and_crop(key: jax.Array, images: jax.Array, pad_px: int, prob: float) ->
 
 def flip(key: jax.Array, images: jax.Array, prob: float) -> jax.Array:
     """Returns images of which each is mirrored left to right with probability `prob`."""
-    return change_chosen(chosen(key, images, prob), lambda images: images[:, :, ::-1], images)
+    return jnp.where(chosen(key, images, prob), images[:, :, ::-1], images)
 
 
 def vertical_flip(key: jax.Array, images: jax.Array, prob: float) -> jax.Array:
     """Returns images of which each is mirrored top to bottom with probability `prob`."""
-    return change_chosen(chosen(key, images, prob), lambda images: images[:, ::-1], images)
+    return jnp.where(chosen(key, images, prob), images[:, ::-1], images)
 
 
 def affine(key: jax.Array, images: jax.Array, config: AffineConfig) -> jax.Array:
