@@ -65,9 +65,14 @@ def test_what_was_ready_is_not_timed_and_a_missing_peer_is_a_row(photos: Path, t
         def __init__(self, task: InputTask) -> None:
             self.name = task.candidate
 
-        __enter__ = lambda self: self  # noqa: E731
-        __exit__ = lambda self, *error: None  # noqa: E731
-        turn = lambda self: 0.5  # noqa: E731
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def turn(self) -> float:
+            return 0.5
 
         def open(self) -> None:
             if self.name != "threads":
