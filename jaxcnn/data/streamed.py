@@ -60,7 +60,8 @@ def stream(
       shard: (index, count): which part of each batch is this host's, so that no two hosts draw the same.
       workers: processes that decode; 0: threads of this process.
       threads: with workers=0, how many; none: one a core.
-      buffer: batches kept ready, beside the one that each thread or process is at.
+      buffer: batches kept ready, beside the one that each thread or process is at; processes may keep two times as
+        many, and at least two each.
 
     `Stream` is to be closed. OpenCV's own threads are turned off in the process that decodes: they would contend for
     the same cores.
