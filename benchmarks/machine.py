@@ -9,7 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "numpy")
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "torch", "numpy"),
+    *("grain", "opencv-python-headless", "pillow", "torchvision", "tensorflow-cpu"),
+)
 ROOT = Path(__file__).parent.parent
 
 

@@ -4,6 +4,8 @@ import functools
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +20,7 @@ from jaxcnn.data.source import ArrayRecords, Source
 from jaxcnn.data.streamed import Batch, Batches, GivenPlaces, Stream, stream
 from jaxcnn.errors import InputError, RunFailed
 
+ROOT = Path(__file__).parent.parent
 SIZE, BATCH = 8, 6
 WHOLE = CentreCrop((SIZE, SIZE, 1))
 CROP = RandomResizedCrop((SIZE, SIZE, 1), seed=3)
@@ -175,6 +178,45 @@ def test_a_killed_process_ends_the_run_with_its_reason() -> None:
             list(batches)
         assert time.monotonic() - start < 8
     wait_for(lambda: not children())
+
+
+def test_a_signal_to_stop_is_for_the_run_and_not_for_its_processes() -> None:
+    source = source_of(20)
+    with stream(source, order(source), CROP, 0, 30, workers=2) as batches:
+        first = [next(batches) for _ in range(4)]
+        for worker in children():
+            os.kill(worker, signal.SIGINT)
+            os.kill(worker, signal.SIGTERM)
+        assert len(first + list(batches)) == 30
+    wait_for(lambda: not children())
+
+
+def test_processes_end_with_a_run_that_is_killed() -> None:
+    program = (
+        "import tests.test_streamed as t, time\n"
+        "if __name__ == '__main__':\n"
+        "    source = t.source_of(20)\n"
+        "    batches = t.stream(source, t.order(source), t.CROP, 0, 10**6, workers=1)\n"
+        "    next(batches)\n"
+        "    print(*t.children(), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert run.stdout is not None
+    (worker,) = run.stdout.readline().split()
+    run.kill()
+    run.wait()
+    wait_for(lambda: not Path(f"/proc/{worker}").exists())
+
+
+def test_a_file_that_is_gone_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    class Gone(ArrayRecords):
+        def read(self, places):
+            return [((tmp_path / "gone.png").read_bytes(), 0) for _ in places]
+
+    source = Source("gone", ("a",), None, Gone([], np.arange(20)))
+    with stream(source, order(source), CROP, 0, 4, threads=1) as batches, pytest.raises(RunFailed, match=r"gone\.png"):
+        next(batches)
 
 
 def test_closing_ends_threads() -> None:

@@ -5,8 +5,11 @@ pure function of its step: what fills it, and from which step on, changes nothin
 """
 
 import gc
+import multiprocessing
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -57,7 +60,8 @@ def stream(
       shard: (index, count): which part of each batch is this host's, so that no two hosts draw the same.
       workers: processes that decode; 0: threads of this process.
       threads: with workers=0, how many; none: one a core.
-      buffer: batches kept ready, beside the one that each thread or process is at.
+      buffer: batches kept ready, beside the one that each thread or process is at; processes may keep two times as
+        many, and at least two each.
 
     `Stream` is to be closed. OpenCV's own threads are turned off in the process that decodes: they would contend for
     the same cores.
@@ -114,7 +118,7 @@ class Stream:
 
         Raises:
           InputError: an image is unreadable; the message names it.
-          RunFailed: a worker process has died.
+          RunFailed: a worker process has died, or a file could no longer be read.
         """
         if self._iterator is None:
             raise StopIteration
@@ -131,6 +135,9 @@ class Stream:
             if (death := _death(error)) is None:
                 raise
             raise RunFailed(death) from None
+        except OSError as error:
+            self.close()
+            raise RunFailed(f"reading images: {error}") from None
         except BaseException:
             self.close()
             raise
@@ -162,7 +169,7 @@ def _with_threads(batches: Batches, threads: int | None, buffer: int) -> Any:
     import grain
 
     _one_opencv_thread()
-    count = min(threads or len(os.sched_getaffinity(0)), max(1, len(batches)))
+    count = min(threads or _cores(), max(1, len(batches)))
     options = grain.ReadOptions(num_threads=count, prefetch_buffer_size=count + buffer)
     return _started(grain.MapDataset.source(batches).to_iter_dataset(options))
 
@@ -187,8 +194,27 @@ def _started(dataset: Any) -> Any:
 
 
 def _start_of_worker(index: int, count: int) -> None:
-    """What a worker process does first."""
+    """What a worker process does first.
+
+    A signal to stop reaches all processes of a terminal or a job: the run answers it, and still needs its batches while
+    it saves. If the run is killed, its workers would wait for it without end.
+    """
     _one_opencv_thread()
+    for asked_to_stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked_to_stop, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one_opencv_thread() -> None:
