@@ -1,5 +1,6 @@
 """Image files: the same pixels as PIL's for every kind, and the reason for each that cannot be read."""
 
+import pickle
 import io
 import struct
 import zlib
@@ -143,3 +144,8 @@ def test_channels_are_converted() -> None:
     red = np.zeros((1, 1, 3), np.uint8)
     red[..., 0] = 255
     assert convert_channels(red, 1).item() == 76  # 0.299 of 255
+
+
+def test_the_error_of_an_unreadable_image_comes_out_of_a_process_whole() -> None:
+    error = pickle.loads(pickle.dumps(UnreadableImage("a.png", "empty file")))
+    assert (error.where, error.reason, str(error)) == ("a.png", "empty file", "a.png: not a readable image (empty file)")

@@ -41,7 +41,9 @@ def test_unreadable_images_are_refused_by_name_or_left_out(caplog, monkeypatch) 
     monkeypatch.setattr(loader.LOG, "propagate", True)
     good = np.full((4, 4, 1), 7, np.uint8)
     source = source_of([good, b"no image", good, b""], [0, 1, 1, 0])
-    with pytest.raises(InputError, match=r"2 of 4 images are unreadable: example 1: .*; example 3: .*unreadable=skip"):
+    with pytest.raises(
+        InputError, match=r"2 of 4 images are unreadable: example 1 \(.*\); example 3 \(.*unreadable=skip"
+    ):
         read_arrays(source, (4, 4, 1))
     kept = read_arrays(source, (4, 4, 1), unreadable="skip")
     assert kept.labels.tolist() == [0, 1]

@@ -24,6 +24,9 @@ class UnreadableImage(InputError):
         super().__init__(f"{where}: not a readable image ({reason})")
         self.where, self.reason = where, reason
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:  # it comes out of worker processes
+        return type(self), (self.where, self.reason)
+
 
 def read_image(path: Path, channels: int | None = None) -> np.ndarray:
     """Returns an image file as uint8 [H, W, channels], see `decode`.

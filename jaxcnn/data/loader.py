@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxcnn.data import order
-from jaxcnn.data.decode import convert_channels, decode, resize_and_centre_crop
+from jaxcnn.data.decode import UnreadableImage, convert_channels, decode, resize_and_centre_crop
 from jaxcnn.data.source import ArrayRecords, Source
 from jaxcnn.errors import InputError
 
@@ -83,15 +83,17 @@ def decode_into(images: np.ndarray, source: Source, crop_share: float) -> dict[i
 
     def part(first: int) -> None:
         places = range(first, min(first + _READ_AT_ONCE, source.num_examples))
-        for place, (image, label) in zip(places, source.records.read(places), strict=True):
+        for place, (image, label) in zip(places, source.read_each(places), strict=True):
             labels[place] = label
             try:
+                if isinstance(image, UnreadableImage):
+                    raise image
                 whole = decode(image, shape[2], source.records.where(place)) if isinstance(image, bytes) else image
                 images[place] = resize_and_centre_crop(
                     convert_channels(whole, shape[2]), shape[0], shape[1], crop_share
                 )
-            except InputError as error:
-                failures[place] = str(error)
+            except UnreadableImage as error:
+                failures[place] = error.reason
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # cv2 lets other threads run while it decodes
         list(pool.map(part, range(0, source.num_examples, _READ_AT_ONCE)))
@@ -103,7 +105,7 @@ def kept_places(source: Source, failures: dict[int, str], unreadable: str) -> np
     """Returns the places that are left when unreadable images are taken out; see `read_arrays`."""
     if not failures:
         return np.arange(source.num_examples)
-    first = list(failures.values())[:3]
+    first = [f"{source.records.where(place)} ({why})" for place, why in list(failures.items())[:3]]
     more = f" and {len(failures) - len(first)} more" if len(failures) > len(first) else ""
     told = f"{len(failures):,} of {source.num_examples:,} images are unreadable: {'; '.join(first)}{more}"
     if unreadable == "refuse":

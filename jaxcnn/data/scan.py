@@ -20,7 +20,7 @@ from jaxcnn.data.statistics import ChannelSums
 
 LOG = logging.getLogger("jaxcnn")
 
-_VERSION = 1  # in the key of the cache: one more whenever a pass would find something else
+_VERSION = 2  # in the key of the cache: one more whenever a pass would find something else
 _AT_ONCE = 64
 _LONG = 2000  # examples from which on progress is shown
 _DIGEST = 8  # bytes of the hash of an image
@@ -38,6 +38,7 @@ class Scan:
       mean, std: of each channel in units of 0..1, of the images as the network sees them.
       unreadable: why, by place.
       odd: what was decided about an image that is read, but not as stored (CMYK, 16 bits, animated), by place.
+      labels: of each example.
       hashes: of each image's pixels, 16 hexadecimal digits each, in order; zeros for an unreadable one.
     """
 
@@ -51,6 +52,7 @@ class Scan:
     unreadable: dict[int, str]
     odd: dict[int, str]
     hashes: str
+    labels: tuple[int, ...]
 
     def digests(self) -> list[str]:
         """Returns the hash of each example; "" for an unreadable one."""
@@ -86,6 +88,7 @@ def scan(
         found = _scan(source, image_shape, crop_share, progress)
         if file:
             _write_cache(file, found)
+    source.remember_labels(np.array(found.labels, np.int32))
     return found
 
 
@@ -98,6 +101,7 @@ class _Block:
     unreadable: dict[int, str]
     odd: dict[int, str]
     hashes: list[str]
+    labels: list[int]
 
 
 def _scan(source: Source, image_shape: tuple[int, int, int] | None, crop_share: float, progress: bool) -> Scan:
@@ -106,6 +110,7 @@ def _scan(source: Source, image_shape: tuple[int, int, int] | None, crop_share: 
     count = source.num_examples
     firsts = range(0, count, _AT_ONCE)
     sums, sizes, hashes = ChannelSums(image_shape[2] if image_shape else 3), [], []
+    labels: list[int] = []
     unreadable: dict[int, str] = {}
     odd: dict[int, str] = {}
     silent = not (progress and count >= _LONG and sys.stderr.isatty())
@@ -120,20 +125,33 @@ def _scan(source: Source, image_shape: tuple[int, int, int] | None, crop_share: 
             sums.merge(block.sums)
             sizes += block.sizes
             hashes += block.hashes
+            labels += block.labels
             unreadable |= block.unreadable
             odd |= block.odd
             bar.update(len(places))
-    counts = np.bincount(source.labels, minlength=len(source.class_names))
+    counts = np.bincount(labels, minlength=len(source.class_names))
     spread = np.array(sizes or [(0, 0)])
     height, width = (
         (float(side.min()), float(np.median(side)), float(side.max())) for side in (spread[:, 0], spread[:, 1])
     )
     mean, std = sums.mean_and_std()
-    return Scan(count, len(sizes), tuple(counts.tolist()), height, width, mean, std, unreadable, odd, "".join(hashes))
+    return Scan(
+        count,
+        len(sizes),
+        tuple(counts.tolist()),
+        height,
+        width,
+        mean,
+        std,
+        unreadable,
+        odd,
+        "".join(hashes),
+        tuple(labels),
+    )
 
 
 def _look(source: Source, places: range, image_shape: tuple[int, int, int] | None, crop_share: float) -> _Block:
-    block = _Block(ChannelSums(image_shape[2] if image_shape else 3), [], {}, {}, [])
+    block = _Block(ChannelSums(image_shape[2] if image_shape else 3), [], {}, {}, [], [])
     kept = []
     for _, image in _decoded(source, places, block):
         if image is None:
@@ -152,7 +170,8 @@ def _look(source: Source, places: range, image_shape: tuple[int, int, int] | Non
 
 def _decoded(source: Source, places: range, block: _Block) -> Iterator[tuple[int, np.ndarray | None]]:
     """Yields (place, image), none for an unreadable one, whose reason goes to the block."""
-    for place, record in zip(places, _records(source, places), strict=True):
+    for place, (record, label) in zip(places, source.read_each(places), strict=True):
+        block.labels.append(label)
         try:
             if isinstance(record, UnreadableImage):
                 raise record
@@ -167,21 +186,6 @@ def _decoded(source: Source, places: range, block: _Block) -> Iterator[tuple[int
             yield place, None
         else:
             yield place, image
-
-
-def _records(source: Source, places: range) -> list[bytes | np.ndarray | UnreadableImage]:
-    """The records at places; all at once, and one by one only if one of them cannot be opened."""
-
-    def one(place: int) -> Any:
-        try:
-            return source.records.read([place])[0][0]
-        except UnreadableImage as error:
-            return error
-
-    try:
-        return [image for image, _ in source.records.read(places)]
-    except UnreadableImage:
-        return list(map(one, places))
 
 
 def _oddity(encoded: bytes) -> str:
@@ -207,7 +211,7 @@ def _read_cache(file: Path, source: Source) -> Scan | None:
     """What was kept; none if there is nothing or it is damaged."""
     try:
         held = json.loads(file.read_text())
-        for name in ("counts", "height", "width", "mean", "std"):
+        for name in ("counts", "height", "width", "mean", "std", "labels"):
             held[name] = tuple(held[name])
         for name in ("unreadable", "odd"):
             held[name] = {int(place): reason for place, reason in held[name].items()}
@@ -217,7 +221,7 @@ def _read_cache(file: Path, source: Source) -> Scan | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         LOG.info(f"{file}: a damaged cache file, made anew")
         return None
-    whole = found.num_examples == source.num_examples == len(found.hashes) // (2 * _DIGEST)
+    whole = found.num_examples == source.num_examples == len(found.hashes) // (2 * _DIGEST) == len(found.labels)
     return found if whole and found.num_read + len(found.unreadable) == found.num_examples else None
 
 

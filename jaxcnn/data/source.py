@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxcnn.data.decode import decode
+from jaxcnn.data.decode import UnreadableImage, decode
 
 
 class Records(Protocol):
@@ -69,6 +69,20 @@ class Source:
             for place, (image, _) in zip(places, records, strict=True)
         ]
         return images, np.array([label for _, label in records], np.int32)
+
+    def read_each(self, places: Sequence[int]) -> list[tuple[bytes | np.ndarray | UnreadableImage, int]]:
+        """Returns (image, label) at each place as `Records.read` does; of a file that cannot be opened its error."""
+
+        def one(place: int) -> tuple[bytes | np.ndarray | UnreadableImage, int]:
+            try:
+                return self.records.read([place])[0]
+            except UnreadableImage as error:
+                return error, int(self.labels[place])
+
+        try:
+            return [*self.records.read(places)]
+        except UnreadableImage:
+            return list(map(one, places))
 
     def subset(self, places: np.ndarray) -> "Source":
         """Returns the source of the examples at `places` alone, in that order."""
