@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.config import DataConfig
-from jaxcnn.data.tfds_source import first_line, is_prepared, find_builder
+from jaxcnn.data.tfds_source import find_builder, first_line, is_prepared
 from jaxcnn.errors import InputError
 
 # Debian's dataset-fashion-mnist has the original files compressed as they were, but without name and time in the
