@@ -143,3 +143,27 @@ def test_a_sheet_holds_the_images_where_it_should(tmp_path) -> None:
     sheet = cv2.imread(str(tmp_path / "s.png"))[..., ::-1]
     assert (sheet == [255, 0, 0]).all(-1).sum() == 32 * 32
     assert (sheet == 90).all(-1).sum() >= 2 * 8 * 32
+
+
+def test_a_gz_without_its_name_becomes_the_registered_file_again(tmp_path) -> None:
+    import gzip
+    import hashlib
+    from types import SimpleNamespace
+
+    from jaxcnn.data.prepare import _originals
+
+    body = gzip.compress(b"labels", mtime=77)[10:]
+    original = b"\x1f\x8b\x08\x08" + (1504176627).to_bytes(4, "little") + b"\0\3labels-ubyte\0" + body
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "labels-ubyte.gz").write_bytes(
+        b"\x1f\x8b\x08\x00" + (99).to_bytes(4, "little") + b"\0\3" + body
+    )
+    (tmp_path / "given" / "other.gz").write_bytes(b"other")
+    registered = {
+        "http://one": SimpleNamespace(filename="labels-ubyte.gz", checksum=hashlib.sha256(original).hexdigest()),
+        "http://two": SimpleNamespace(filename="other.gz", checksum="not it"),
+    }
+    folder = _originals(SimpleNamespace(url_infos=registered), tmp_path / "given", tmp_path / "made")
+    assert (folder / "labels-ubyte.gz").read_bytes() == original
+    assert gzip.decompress(original) == b"labels"
+    assert (folder / "other.gz").read_bytes() == b"other"

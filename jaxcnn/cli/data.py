@@ -61,7 +61,7 @@ def _add_info(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
         help="counts, sizes, statistics and suspicious things",
-        epilog="--data.* says how to read them, for instance --data.image-size 128 or --data.train-split train[:90%%].",
+        epilog="--data.* says how to read them, for instance --data.image-size 128 or --data.train-split train[:90%].",
         allow_abbrev=False,
     )
     parser.add_argument("source", metavar="SOURCE", help="TFDS name, folder of images, .npz file, or `synthetic`")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.config import DataConfig
-from jaxcnn.data.tfds_source import _first_line, _is_prepared, find_builder
+from jaxcnn.data.tfds_source import find_builder, first_line, is_prepared
 from jaxcnn.errors import InputError
 
 # Debian's dataset-fashion-mnist has the original files compressed as they were, but without name and time in the
@@ -34,14 +34,14 @@ def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> tuple[Pa
     if manual_dir is not None and not Path(manual_dir).is_dir():
         raise InputError(f"--manual-dir {manual_dir}: no such folder")
     builder = find_builder(DataConfig(name=name, data_dir=data_dir))
-    if not _is_prepared(builder):
+    if not is_prepared(builder):
         root = Path(data_dir or builder._data_dir_root).expanduser()
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".prepare-", dir=root) as scratch:
                 _prepare(tfds, builder, manual_dir, Path(scratch))
         except OSError as error:
-            raise InputError(f"{name} cannot be prepared in {root}: {_first_line(error)}") from None
+            raise InputError(f"{name} cannot be prepared in {root}: {first_line(error)}") from None
     return Path(builder.data_path), {split: info.num_examples for split, info in builder.info.splits.items()}
 
 
@@ -67,10 +67,10 @@ def _reason(builder: Any, error: Exception, manual_dir: str | None) -> str:
         return f'{builder.name} needs TensorFlow to be prepared, not to be read: pip install "jaxcnn[tf]"'
     if type(error).__name__ == "NonMatchingChecksumError":
         where = f"in {manual_dir} " if manual_dir else ""
-        return f"{builder.name}: a file {where}is not the registered one: {_first_line(error)}"
+        return f"{builder.name}: a file {where}is not the registered one: {first_line(error)}"
     files = ", ".join(info.filename or url for url, info in builder.url_infos.items())
     hint = f"; it needs these files, downloaded or in --manual-dir: {files}" if files else ""
-    return f"{builder.name} cannot be prepared: {_first_line(error)}{hint}"
+    return f"{builder.name} cannot be prepared: {first_line(error)}{hint}"
 
 
 def _originals(builder: Any, given: Path, folder: Path) -> Path:

@@ -66,7 +66,7 @@ def shared_examples(builder: Any, first: str, second: str) -> int:
 def open_builder(config: DataConfig) -> Any:
     """Returns the TFDS builder of a prepared data set; an embedded one is prepared if need be."""
     builder = find_builder(config)
-    if not _is_prepared(builder):
+    if not is_prepared(builder):
         _prepare(builder, config)
     return builder
 
@@ -87,7 +87,7 @@ def find_builder(config: DataConfig) -> Any:
         raise InputError(f"data.name={config.name!r}: {str(error).splitlines()[0]}") from None
 
 
-def _is_prepared(builder: Any) -> bool:
+def is_prepared(builder: Any) -> bool:
     return bool(builder.info.splits) and builder.data_path.exists()
 
 
@@ -123,12 +123,10 @@ def open_source(builder: Any, split: str, field: str) -> Source:
     except (ValueError, AssertionError, KeyError) as error:
         splits = list(builder.info.splits)
         hint = did_you_mean(split.split("[")[0], splits)
-        raise InputError(
-            f"{field}={split!r}: {builder.name} has no such split ({_first_line(error)}); {hint}"
-        ) from None
+        raise InputError(f"{field}={split!r}: {builder.name} has no such split ({first_line(error)}); {hint}") from None
     except (NotImplementedError, ImportError) as error:
         raise InputError(
-            f"{builder.name} in {builder.data_path} cannot be read without TensorFlow ({_first_line(error)}); "
+            f"{builder.name} in {builder.data_path} cannot be read without TensorFlow ({first_line(error)}); "
             "prepare it with --file_format=array_record"
         ) from None
     name = f"{builder.name} {split}"
@@ -166,5 +164,5 @@ def _feature_keys(builder: Any, tfds: Any) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
