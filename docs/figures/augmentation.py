@@ -82,7 +82,9 @@ def main() -> None:
         drawn = io.BytesIO()
         draw(photos, rows, found.seed, name == "crops").savefig(drawn)
         file = found.out / f"augmentation_{name}.png"
-        Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
+        full = Image.open(drawn).convert("RGB")
+        palette = full.quantize(256)  # a quarter of the bytes; with its own palette PIL would not dither
+        full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
 
 
 def read_photos(folder: Path, size: int, at_most: int = 400) -> np.ndarray:
