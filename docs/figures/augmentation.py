@@ -8,6 +8,7 @@ goes in. FOLDER is searched for .jpg and .png files, of which the first with eno
 
 import argparse
 import dataclasses
+import io
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from jaxcnn import config_augment as configs
 from jaxcnn.augment import make_augment
@@ -77,7 +79,12 @@ def main() -> None:
     found = parser.parse_args()
     photos = read_photos(found.folder, found.size)
     for name, rows in FAMILIES.items():
-        draw(photos, rows, found.seed, name == "crops").savefig(found.out / f"augmentation_{name}.png")
+        drawn = io.BytesIO()
+        draw(photos, rows, found.seed, name == "crops").savefig(drawn)
+        file = found.out / f"augmentation_{name}.png"
+        full = Image.open(drawn).convert("RGB")
+        palette = full.quantize(256)  # a quarter of the bytes; with its own palette PIL would not dither
+        full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
 
 
 def read_photos(folder: Path, size: int, at_most: int = 400) -> np.ndarray:
