@@ -137,7 +137,7 @@ def test_threads_and_processes_give_the_same_data() -> None:
     source = source_of(20)
     batches = Batches(source, order(source), CROP, 2, 9)
     expected = [batches[index] for index in range(len(batches))]
-    for settings in ({"threads": 1}, {"threads": 5}, {"workers": 1}, {"workers": 2}):
+    for settings in ({"threads": 1}, {"threads": 5}, {"workers": 1}):  # two processes: below
         assert_equal(expected, all_of(stream(source, order(source), CROP, 2, 9, **settings)))
 
 
@@ -176,18 +176,19 @@ def test_a_killed_process_ends_the_run_with_its_reason() -> None:
         start = time.monotonic()
         with pytest.raises(RunFailed, match="exit code -9"):
             list(batches)
-        assert time.monotonic() - start < 8
+        assert time.monotonic() - start < 10
     wait_for(lambda: not children())
 
 
 def test_a_signal_to_stop_is_for_the_run_and_not_for_its_processes() -> None:
     source = source_of(20)
+    expected = Batches(source, order(source), CROP, 0, 30)
     with stream(source, order(source), CROP, 0, 30, workers=2) as batches:
         first = [next(batches) for _ in range(4)]
         for worker in children():
             os.kill(worker, signal.SIGINT)
             os.kill(worker, signal.SIGTERM)
-        assert len(first + list(batches)) == 30
+        assert_equal([expected[index] for index in range(30)], first + list(batches))
     wait_for(lambda: not children())
 
 
