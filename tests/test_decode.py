@@ -1,7 +1,7 @@
 """Image files: the same pixels as PIL's for every kind, and the reason for each that cannot be read."""
 
-import pickle
 import io
+import pickle
 import struct
 import zlib
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxcnn.data.decode import convert_channels, decode, read_image, resize_and_centre_crop
+from jaxcnn.data.decode import UnreadableImage, convert_channels, decode, read_image, resize_and_centre_crop
 from jaxcnn.data.image_header import read_header
 from jaxcnn.errors import InputError
 from tests.image_files import deep_pixels, kinds, saved
@@ -148,4 +148,8 @@ def test_channels_are_converted() -> None:
 
 def test_the_error_of_an_unreadable_image_comes_out_of_a_process_whole() -> None:
     error = pickle.loads(pickle.dumps(UnreadableImage("a.png", "empty file")))
-    assert (error.where, error.reason, str(error)) == ("a.png", "empty file", "a.png: not a readable image (empty file)")
+    assert (error.where, error.reason, str(error)) == (
+        "a.png",
+        "empty file",
+        "a.png: not a readable image (empty file)",
+    )
