@@ -1,5 +1,6 @@
 """A split decoded once: into memory, from where it goes to the device, or to disk, memory-mapped."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -187,6 +188,14 @@ def input_shape(source: Source, image_size: int | None, channels: int | None = N
         raise InputError(f"{source.name}: its images differ in size; set data.image_size, for instance 128")
     if image_size is not None and channels is not None:
         return (image_size, image_size, channels)
-    shape = source.image_shape or source.read([0])[0][0].shape
+    shape = source.image_shape or _first_readable(source).shape
     height, width = shape[:2] if image_size is None else (image_size, image_size)
     return (height, width, channels or shape[2])
+
+
+def _first_readable(source: Source) -> np.ndarray:
+    """The first image that can be read, uint8 [H, W, C]."""
+    for place in range(source.num_examples):
+        with contextlib.suppress(UnreadableImage):
+            return source.read([place])[0][0]
+    raise InputError(f"{source.name}: none of its {source.num_examples:,} images can be read")
