@@ -25,7 +25,8 @@ def write(folder: Path, name: str, argv: Sequence[str], rows: list[dict[str, Any
     Raises:
       InputError: the folder cannot be written.
     """
-    command = shlex.join(["python", "-m", "benchmarks", name, *argv])
+    said = ["DIR" if Path(argument).is_absolute() else argument for argument in argv]  # no place of one machine
+    command = shlex.join(["python", "-m", "benchmarks", name, *said])
     where = machine.describe()
     found = {"version": VERSION, "benchmark": name, "command": command, "machine": where, "rows": rows}
     text = f"{table}\n\n`{command}`: {machine.one_line(where)}\n"
