@@ -1,6 +1,5 @@
 """Our pipeline: `jaxcnn.data.streamed`, filled by threads or by processes."""
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 
 from benchmarks.input_tasks import CROP_SHARE, NUM_CLASSES, InputTask
 from jaxcnn.data.host_crop import CentreCrop, RandomResizedCrop
-from jaxcnn.data.order import training_places
+from jaxcnn.data.order import TrainingOrder
 from jaxcnn.data.source import Source
 from jaxcnn.data.streamed import Batch, stream
 
@@ -41,6 +40,6 @@ def batches(task: InputTask) -> Iterator[Batch]:
     source = Source("photos", tuple(map(str, range(NUM_CLASSES))), None, Files(paths))
     shape = (task.size, task.size, 3)
     transform = RandomResizedCrop(shape, seed=0) if task.model == "train" else CentreCrop(shape, CROP_SHARE)
-    places_of = functools.partial(training_places, len(paths), task.batch, 0)
+    places_of = TrainingOrder(len(paths), task.batch, 0)
     filled = {"workers": task.cores} if task.candidate == "processes" else {"threads": task.cores}
     return stream(source, places_of, transform, 0, STEPS, **filled)

@@ -14,8 +14,7 @@ import numpy as np
 
 from jaxcnn.build import Job
 from jaxcnn.checkpoint import Checkpoints
-from jaxcnn.confusion import plot_confusion, write_confusion
-from jaxcnn.curves import plot_curves
+from jaxcnn.drawings import Drawings
 from jaxcnn.errors import InputError, Interrupted, RunFailed
 from jaxcnn.evaluation import evaluate
 from jaxcnn.pace import Pace, StopRequest, Stopwatch
@@ -26,8 +25,6 @@ from jaxcnn.trace import StepTrace
 from jaxcnn.training.metrics import Sums, divide
 from jaxcnn.training.state import TrainState, from_trees, to_trees
 from jaxcnn.writer import LOG, Writer
-
-_DRAW_SECONDS = 20.0  # between drawings of the curves, which take half a second each
 
 
 @dataclass
@@ -71,7 +68,7 @@ class Trainer:
         self.writer = Writer(folder, job.total_steps, self.step)
         self.pace = Pace(job.feed.rows)
         self.watch = Stopwatch()
-        self.drawn = -math.inf
+        self.drawings = Drawings(folder, job.network.class_names)
         self.confusion: dict[str, np.ndarray] = {}  # of the latest evaluation of each split
         self.saved_step = self.step if self.step else -1
         if trace is not None and trace.last < self.step:
@@ -187,7 +184,7 @@ class Trainer:
             **timing,
         }
         self.writer.evaluation(line)
-        self._write_confusion(self.step)
+        self.drawings.record(self.confusion, self.step)
         patience = job.config.train.patience_epochs
         waited = epoch - self.progress.higher_epoch
         self.progress.stopped_early = patience is not None and waited >= patience
@@ -197,8 +194,8 @@ class Trainer:
         last = self.step == job.total_steps or self.progress.stopped_early
         if is_best or last or round(epoch) % job.config.train.save_every_epochs == 0:
             self._save(validation)
-        if not last and time.perf_counter() - self.drawn > _DRAW_SECONDS:  # at the end the result draws
-            self._draw(self.step)
+        if not last and self.drawings.due:  # at the end the result draws
+            self.drawings.draw(self.confusion, self.step)
         self.watch = Stopwatch()
         if self.stop.requested and not last:
             self._interrupt()
@@ -210,20 +207,6 @@ class Trainer:
 
     def _seconds(self) -> float:
         return self.progress.seconds + time.perf_counter() - self.started
-
-    def _draw(self, step: int) -> None:
-        if jax.process_index() == 0:
-            name = self.folder.path.name
-            plot_curves(self.folder.metrics(), self.folder.curves, title=name)
-            for split, matrix in self.confusion.items():
-                place = self.folder.confusion(split).with_suffix(".png")
-                plot_confusion(matrix, self.job.network.class_names, place, f"{name}, {split}, step {step}")
-        self.drawn = time.perf_counter()
-
-    def _write_confusion(self, step: int) -> None:
-        if jax.process_index() == 0:
-            for split, matrix in self.confusion.items():
-                write_confusion(matrix, self.job.network.class_names, self.folder.confusion(split), step)
 
     def _interrupt(self) -> NoReturn:
         if self.trace is not None:
@@ -264,8 +247,8 @@ class Trainer:
             "images_per_second": statistics.median(line["images_per_second"] for line in lines) if lines else None,
             **environment(),
         }
-        self._write_confusion(best)
-        self._draw(best)
+        self.drawings.record(self.confusion, best)
+        self.drawings.draw(self.confusion, best)
         self.folder.write_json("result.json", result)
         return result
 

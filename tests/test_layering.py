@@ -13,7 +13,7 @@ RANKS = {
     "models": 1, "data": 1, "augment": 1,
     "training": 2,
     "mesh": 3, "checkpoint": 3, "curves": 3, "confusion": 3, "sheets": 3, "pace": 3, "trace": 3,
-    "run_folder": 4, "weights": 4, "writer": 4,
+    "run_folder": 4, "drawings": 4, "weights": 4, "writer": 4,
     "network": 5, "evaluation": 5, "inputs": 5, "build": 5,
     "loop": 6, "preview": 6,
     "predict": 7, "plan": 7,

@@ -50,7 +50,7 @@ def test_what_is_found_is_what_numpy_finds(folder, tmp_path) -> None:
     images, _ = readable.read(range(200))
     heights = [image.shape[0] for image in images]
     assert found.height == (min(heights), np.median(heights), max(heights))
-    arrays = read_arrays(readable, (16, 16, 3), 1.0, 0.875)
+    arrays = read_arrays(readable, (16, 16, 3), 0.875)
     assert (found.mean, found.std) == channel_statistics(arrays.images)
 
 

@@ -27,11 +27,15 @@ def apart(needed: jax.Array, change: Callable[[jax.Array], jax.Array], images: j
 
 
 def change_chosen(mask: jax.Array, change: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
-    """Returns change(images), of the same type, where `mask` is true, and images elsewhere.
+    """Returns change(images), as the type of images, where `mask` is true, and images elsewhere.
 
     `mask` is bool [N, 1, 1, 1], or larger for parts of images.
     """
-    return apart(jnp.any(mask), lambda images: jnp.where(mask, change(images), images), images)
+
+    def changed(images: jax.Array) -> jax.Array:
+        return jnp.where(mask, change(images).astype(images.dtype), images)
+
+    return apart(jnp.any(mask), changed, images)
 
 
 def factors(key: jax.Array, images: jax.Array, prob: float, strength: float) -> jax.Array:
