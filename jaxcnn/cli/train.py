@@ -90,9 +90,10 @@ def _held_run(options: Any, path: Path | None) -> RunFolder | None:
 
 
 def _check_resumable(run: RunFolder, given: TrainConfig) -> TrainConfig:
-    """The config to go on with: where the data lie and the devices may differ from what the run holds, nothing else."""
+    """The config to go on with: where the data lie, who decodes them, and the devices may differ; nothing else."""
     held = run.config
-    movable = replace(held, data=replace(held.data, data_dir=given.data.data_dir), mesh=given.mesh)
+    places = {name: getattr(given.data, name) for name in ("data_dir", "cache_dir", "workers")}
+    movable = replace(held, data=replace(held.data, **places), mesh=given.mesh)
     if movable == given:
         return given
     ours, theirs = flatten(asdict(movable)), flatten(asdict(given))
