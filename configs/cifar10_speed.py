@@ -3,7 +3,7 @@
 A recipe of parts that are known to shorten training, for some 94 to 95 %: a batch of 512 with the rate of He et al.
 2015 scaled to it (0.1 for 128; Goyal et al. 2017, section 2.1) and a warm-up, Nesterov momentum, a cosine down to 0,
 last norm scales from 0 (Goyal et al., section 5.1), label smoothing of 0.1, pad and crop, flips and cutout, and moving
-averages over about the last two epochs. The data lie on the device and the steps of half a second are one dispatch.
+averages over about the last two epochs. The data lie on the device and the steps of two seconds are one dispatch.
 Evaluations and checkpoints come every four epochs, so as not to take a share of a run of minutes.
 """
 
