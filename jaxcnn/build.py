@@ -24,6 +24,7 @@ from jaxcnn.data import loader
 from jaxcnn.data.feed import Batches, Feed
 from jaxcnn.data.source import Splits
 from jaxcnn.data.sources import open_splits
+from jaxcnn.data.split_expressions import data_set_name
 from jaxcnn.errors import InputError
 from jaxcnn.inputs import Inputs, batches_of, crops_on_host, feed_of, read_inputs
 from jaxcnn.models.registry import describe
@@ -80,7 +81,7 @@ class Job:
             out_shardings=everywhere,
             compiler_options=compiler_options(training=True),
         )
-        inputs, _ = self.feed.inputs(int(state.step), 1, lambda: False)
+        inputs = self.feed.inputs(int(state.step), 1)
         return jitted.lower(state, sums, self.feed.source, inputs, np.int32(0)).compile()
 
 
@@ -127,10 +128,10 @@ def _held_preprocessing(
     """The preprocessing that a run holds; raises InputError where the data are no longer those it was started with."""
     held = run.preprocessing
     if run.class_names != class_names:
-        raise InputError(f"{run.path} was started with other classes than {config.data.name} has now")
+        raise InputError(f"{run.path} was started with other classes than {data_set_name(config.data)} has now")
     if config.init_from is None and held != measured:
         raise InputError(
-            f"{run.path}: preprocessing.json is not that of {config.data.name} as it is now "
+            f"{run.path}: preprocessing.json is not that of {data_set_name(config.data)} as it is now "
             f"(mean {held.mean}, now {measured.mean}): the data or the file have changed since the run was started"
         )
     return held
@@ -215,6 +216,11 @@ def _check_batches(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:
         )
     if size % parts:
         raise InputError(f"optim.accumulation={parts} must divide train.batch_size={size}")
+    if config.train.class_weights != "none" and config.data.sampling == "balanced":
+        raise InputError(
+            f"train.class_weights={config.train.class_weights!r} and data.sampling='balanced' would correct the same "
+            "imbalance twice: choose one"
+        )
     virtual = config.model.virtual_batch_size
     if virtual is not None and (size // parts) % virtual:
         raise InputError(

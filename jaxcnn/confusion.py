@@ -1,6 +1,7 @@
 """Confusion matrices, as JSON and as a figure."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,13 +43,16 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path, t
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the class")
     if count <= _MOST_NAMES:
         names = [name if len(name) <= 24 else f"{name[:23]}…" for name in class_names]
-        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 2 else 0)
-        axes.set_yticks(range(count), names)
+        axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
     if count <= _MOST_NUMBERS:
         for row, column in zip(*np.nonzero(matrix), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour, fontsize=8)
-    axes.set(xlabel="predicted", ylabel="true class", title=title)
+    axes.set(xlabel="predicted", ylabel="true class")
+    axes.set_title(title, parse_math=False)  # a name may hold a $
     part_file = path.with_name(f".{path.name}")
-    figure.savefig(part_file, dpi=110, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as boxes where no font has them
+        figure.savefig(part_file, dpi=110, format="png")
     part_file.replace(path)

@@ -25,7 +25,9 @@ def plot_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
         style = {"color": colour, "label": part, "marker": "o" if len(have) < 40 else None, "markersize": 3}
         loss.plot(at, [figures["loss"] for _, figures in have], **style)
         accuracy.plot(at, [100 * figures["top1"] for _, figures in have], **style)
-    loss.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="loss")
+    loss.set(xlabel="epoch", ylabel="cross-entropy (nats)", title="loss")
+    if any(line[part]["loss"] > 0 for line in lines for part in ("train", "validation") if part in line):
+        loss.set_yscale("log")
     for format_ticks in (loss.yaxis.set_major_formatter, loss.yaxis.set_minor_formatter):
         format_ticks("{x:g}")
     accuracy.set(xlabel="epoch", ylabel="top-1 (%)")
@@ -39,7 +41,7 @@ def plot_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     for axes in (loss, accuracy):
         axes.grid(alpha=0.25, which="both")
         axes.legend(frameon=False, loc="center right")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     part_file = path.with_name(f".{path.name}")
     figure.savefig(part_file, dpi=110, format="png")
     part_file.replace(path)

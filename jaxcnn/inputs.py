@@ -122,8 +122,8 @@ def _ready(
     folder = cache_folder(config)
     if kind == "cached":
         return loader.cached_source(source, shape, crop_share, config.unreadable, folder)
-    loader.check_labels(source)
     unreadable = scan(source, shape, crop_share, cache_dir=config.cache_dir).unreadable
+    loader.check_labels(source)
     kept = loader.kept_places(source, unreadable, config.unreadable)
     return source if len(kept) == source.num_examples else source.subset(kept)
 

@@ -1,6 +1,5 @@
 """Training: the only place that knows time and cadence."""
 
-import functools
 import math
 import shlex
 import statistics
@@ -17,7 +16,7 @@ from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.drawings import Drawings
 from jaxcnn.errors import InputError, Interrupted, RunFailed
 from jaxcnn.evaluation import evaluate
-from jaxcnn.pace import Pace, StopRequest, Stopwatch
+from jaxcnn.pace import Ending, Pace, StopRequest, Stopwatch
 from jaxcnn.paths import GlobRule
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import environment
@@ -119,31 +118,32 @@ class Trainer:
         return [(step, epoch) for step, epoch in sorted(points.items()) if step > self.step]
 
     def _train_until(self, compiled: Callable, boundary: int) -> None:
-        running: tuple[int, Any] | None = None
+        running: tuple[int, Any, Ending] | None = None
         while self.step < boundary:
             count = min(self.pace.steps, boundary - self.step)
             if self.trace is not None:
                 count = self.trace.before(self.step, count)
-            inputs, waited = self.job.feed.inputs(self.step, count, functools.partial(_done, running))
-            self.watch.waited += waited
+            began = time.perf_counter()
+            inputs = self.job.feed.inputs(self.step, count)
+            self.watch.waited += time.perf_counter() - began if running is None else running[2].waited(began)
             self.state, self.sums, brief = compiled(
                 self.state, self.sums, self.job.feed.source, inputs, np.int32(count)
             )
             self.step += count
             self.watch.examples += count * self.job.config.train.batch_size
             if running is not None:
-                self._finished(*running)
-            running = (count, brief)
+                self._finished(*running[:2])
+            running = (count, brief, Ending(brief["step"]))
             first = self.seconds_to_first_step is None
             if first or self.stop.requested or (self.trace is not None and self.trace.wants_sync(self.step)):
-                self._finished(*running)
+                self._finished(*running[:2])
                 running = None
                 if self.trace is not None:
                     self.trace.after(self.step)
             if self.stop.requested and self.step < boundary:  # at a boundary the evaluation comes first
                 self._interrupt()
         if running is not None:
-            self._finished(*running)
+            self._finished(*running[:2])
         self.pace.last_end = None
 
     def _finished(self, count: int, brief: dict[str, jax.Array]) -> None:
@@ -285,11 +285,6 @@ def train(
         raise RunFailed(f"{folder.path}: {error.strerror or error}; checkpoints: {steps}") from error
     finally:
         job.feed.close()
-
-
-def _done(running: tuple[int, Any] | None) -> bool:
-    """Whether the device has nothing to do: no dispatch is running, or it has ended."""
-    return running is None or running[1]["step"].is_ready()
 
 
 def _short(figures: dict[str, Any]) -> dict[str, Any]:

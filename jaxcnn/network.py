@@ -17,6 +17,7 @@ from jaxcnn.augment.test_time import crops_and_flips
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import EvaluationConfig, Preprocessing, TrainConfig
 from jaxcnn.data.source import Source
+from jaxcnn.data.split_expressions import data_set_name
 from jaxcnn.errors import InputError
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.registry import build_model
@@ -82,7 +83,7 @@ def build_network(config: TrainConfig, preprocessing: Preprocessing, class_names
     wanted = config.model.num_classes
     if wanted is not None and wanted != len(class_names):
         raise InputError(
-            f"model.num_classes={wanted}: {config.data.name} has {len(class_names)} classes; "
+            f"model.num_classes={wanted}: {data_set_name(config.data)} has {len(class_names)} classes; "
             "leave the field out, and it follows from the data"
         )
     model = build_model(config.model, preprocessing.image_shape, len(class_names), GlobRule(config.freeze))

@@ -1,9 +1,15 @@
 """The clock of a run: how many steps to send at once, what the device waited for, and when to stop."""
 
+import contextlib
 import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
+
+import jax
+
+from jaxcnn.errors import Interrupted
 
 _DISPATCH_SECONDS = 2.0
 """Aimed-at length of a dispatch: how long a signal may wait. On CPU each dispatch takes its temporary memory anew from
@@ -15,6 +21,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.immediate = False
+        """Whether to stop at once, because there is nothing to save yet."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -27,9 +35,28 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: Any) -> None:
+        if self.immediate:
+            raise Interrupted("interrupted while the data were read: there was nothing to save; start it again")
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True
+
+
+class Ending:
+    """When the device is done with a dispatch: `at` is the time, or none while it is at it."""
+
+    def __init__(self, result: jax.Array):
+        self.at: float | None = None
+        threading.Thread(target=self._wait, args=(result,), daemon=True).start()
+
+    def _wait(self, result: jax.Array) -> None:
+        with contextlib.suppress(Exception):  # whoever reads the result meets it
+            result.block_until_ready()
+        self.at = time.perf_counter()
+
+    def waited(self, began: float) -> float:
+        """Returns the seconds since `began` in which the device has had nothing to do."""
+        return 0.0 if self.at is None else max(0.0, time.perf_counter() - max(began, self.at))
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """What training sees: the same images as they are and in several augmented draws, with labels."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import numpy as np
 from jaxcnn.augment.pipeline import make_augment
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.data import loader
+from jaxcnn.data.decode import UnreadableImage
 from jaxcnn.data.source import Source
 from jaxcnn.data.sources import open_splits
 from jaxcnn.data.statistics import channel_statistics
+from jaxcnn.errors import InputError
 from jaxcnn.inputs import choose_loader, crops_on_host, training_images, training_transform
 from jaxcnn.sheets import draw_grid
 
@@ -47,9 +50,8 @@ def preview(config: TrainConfig, num_images: int, num_draws: int) -> Preview:
     inputs = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2], crop_share=config.data.crop_share)
     stored, share = training_images(config, inputs)
     kind = choose_loader(config.data, loader.gib_of(source, stored))
-    count = min(num_images, source.num_examples)
-    places = np.random.default_rng(config.seed).permutation(source.num_examples)[:count]
-    chosen = source.subset(places)
+    chosen = source.subset(_places(config, source, num_images))
+    count = chosen.num_examples
     originals = np.asarray(loader.read_arrays(chosen, shape, config.data.crop_share).images)
     mean, std = channel_statistics(originals)
     on_host = crops_on_host(config, kind)
@@ -66,6 +68,26 @@ def preview(config: TrainConfig, num_images: int, num_draws: int) -> Preview:
         draws.append(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
         captions.append([""] * count if mix is None else _mixed(names, np.asarray(mix.partner), np.asarray(mix.share)))
     return Preview(originals, np.array(draws), names, captions)
+
+
+def _places(config: TrainConfig, source: Source, count: int) -> np.ndarray:
+    """So many places at random; of images that can be read, where the others are to be left out."""
+    places = np.random.default_rng(config.seed).permutation(source.num_examples)
+    if config.data.unreadable == "refuse":
+        return places[:count]
+    readable = (place for place in places.tolist() if _is_readable(source, place))
+    found = np.array(list(itertools.islice(readable, count)), np.int64)
+    if not found.size:
+        raise InputError(f"{source.name}: none of its {source.num_examples:,} images can be read")
+    return found
+
+
+def _is_readable(source: Source, place: int) -> bool:
+    try:
+        source.read([place])
+    except UnreadableImage:
+        return False
+    return True
 
 
 def _cropped_on_host(config: TrainConfig, inputs: Preprocessing, source: Source, draw: int) -> np.ndarray:

@@ -68,6 +68,11 @@ def mistake(capsys, *arguments: object) -> str:
         (["--profile", "9:10", "--train.epochs", "0.1"], "--profile 9:10: the run has 4 steps"),
         (["--profile", "7"], "--profile 7: give the steps to trace as FIRST:LAST"),
         (["--data.loader", "resident", "--data.resident-limit-gib", "0.0001"], "data.loader=resident: 0.003"),
+        (["--data.train-split", "train[200:100]"], "data.train_split='train[200:100]': the split of mnist5k is empty"),
+        (
+            ["--train.class-weights", "balanced", "--data.sampling", "balanced"],
+            "would correct the same imbalance twice",
+        ),
         (["--evaluation.crops", "5"], "set data.crop_share below 1"),
     ],
 )

@@ -85,16 +85,16 @@ def test_class_weights_have_mean_one_over_the_examples_and_are_the_published_for
 @pytest.mark.parametrize("count", [2, 30, 120])
 def test_confusion_files_are_written_for_any_number_of_classes(tmp_path, count: int) -> None:
     matrix = RNG.integers(0, 50, (count, count))
-    names = [f"class ä {label}" for label in range(count)]
+    names = [f"class ä $5_$ {label}" for label in range(count)]
     write_confusion(matrix, names, tmp_path / "deep" / "c.json", 7)
     found = json.loads((tmp_path / "deep" / "c.json").read_text())
     assert found == {"step": 7, "class_names": names, "matrix": matrix.tolist()}
-    plot_confusion(matrix, names, tmp_path / "c.png", "title")
+    plot_confusion(matrix, names, tmp_path / "c.png", "a title with $1_$")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_and_evaluate_write_the_same_matrix_and_views_change_the_figures(tiny_config, tmp_path, capsys) -> None:
-    config = with_fields(tiny_config, train__epochs=1.0, train__class_weights="effective", data__sampling="balanced")
+    config = with_fields(tiny_config, train__epochs=1.0, train__class_weights="effective")
     config = replace(config, data=replace(config.data, crop_share=0.875))
     run = tmp_path / "run"
     assert main(["train", "--config", str(write_config(config, tmp_path / "c.py")), "--workdir", str(run)]) == 0

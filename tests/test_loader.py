@@ -3,11 +3,15 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
 from jaxcnn.data import loader
+from jaxcnn.data.decode import resize_and_centre_crop
+from jaxcnn.data.host_crop import CentreCrop
 from jaxcnn.data.loader import cached_source, input_shape, read_arrays
+from jaxcnn.data.scan import scan
 from jaxcnn.data.source import ArrayRecords, Source
 from jaxcnn.data.statistics import channel_statistics
 from jaxcnn.errors import InputError
@@ -96,3 +100,73 @@ def test_statistics_are_those_of_numpy() -> None:
 
 def test_a_constant_channel_has_a_finite_normalisation() -> None:
     assert channel_statistics(np.full((2, 3, 3, 1), 7, np.uint8))[1] == (1.0,)
+
+
+@pytest.mark.parametrize(
+    "damage", ["no images", "half", "other type", "no notes", "notes of a list", "a place too far"]
+)
+def test_a_damaged_decoded_copy_is_made_anew(tmp_path, damage: str) -> None:
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    source = replace(source_of([image] * 3, [0, 1, 1]), fingerprint="abc")
+    cached_source(source, (4, 4, 3), 1.0, "refuse", tmp_path)
+    (file,), (notes,) = (tmp_path / "decoded").glob("*.npy"), (tmp_path / "decoded").glob("*.json")
+    if damage == "no images":
+        file.unlink()
+    elif damage == "half":
+        file.write_bytes(file.read_bytes()[:-60])
+    elif damage == "other type":
+        np.save(file, np.zeros((3, 4, 4, 3), np.float32))
+    else:
+        bad = {
+            "no notes": "",
+            "notes of a list": "[]",
+            "a place too far": '{"labels": [0, 1, 1], "unreadable": {"9": "x"}}',
+        }
+        notes.write_text(bad[damage])
+    again = cached_source(source, (4, 4, 3), 1.0, "refuse", tmp_path)
+    np.testing.assert_array_equal(again.read([2])[0][0], image)
+
+
+def test_a_decoded_copy_is_another_source_to_a_scan(tmp_path) -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    source = replace(source_of([image] * 3, [0, 1, 1]), fingerprint="abc")
+    copy = cached_source(source, (8, 8, 3), 1.0, "refuse", tmp_path)
+    assert scan(copy, (8, 8, 3), 1.0, str(tmp_path)).height == (8, 8, 8)
+    assert scan(source, (8, 8, 3), 1.0, str(tmp_path)).height == (20, 20, 20)
+
+
+def test_the_pixels_of_all_loaders_are_the_same(tmp_path) -> None:
+    """A photo-like JPEG, four times as large as the input, in colour and in grey."""
+    smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8), (192, 128))
+    encoded = cv2.imencode(".jpg", smooth)[1].tobytes()
+    source = replace(source_of([encoded], [0]), fingerprint="abc")
+    for shape in ((32, 32, 3), (32, 32, 1)):
+        resident = read_arrays(source, shape, 0.9)
+        np.testing.assert_array_equal(CentreCrop(shape, 0.9)(encoded, 0, "x"), resident.images[0])
+        np.testing.assert_array_equal(
+            cached_source(source, shape, 0.9, "refuse", tmp_path).read([0])[0][0], resident.images[0]
+        )
+        found = scan(source, shape, 0.9, str(tmp_path))
+        assert (found.mean, found.std) == channel_statistics(resident.images)
+
+
+def test_labels_come_from_the_pass_over_the_images(tmp_path) -> None:
+    class Counted(ArrayRecords):
+        def labels(self) -> np.ndarray:
+            raise AssertionError("the labels are read once more")
+
+    image = np.zeros((4, 4, 3), np.uint8)
+    for read in (
+        lambda source: read_arrays(source, (4, 4, 3)).labels,
+        lambda source: cached_source(source, (4, 4, 3), 1.0, "refuse", tmp_path).labels,
+        lambda source: (scan(source, (4, 4, 3), 1.0, str(tmp_path)), source.subset(np.arange(3)).labels)[1],
+    ):
+        for _ in range(2):  # the second time from the cache
+            source = Source("made up", ("a", "b"), None, Counted([image] * 3, [0, 1, 1]), "abc")
+            assert read(source).tolist() == [0, 1, 1]
+
+
+def test_a_strip_takes_no_more_memory_than_a_photo() -> None:
+    strip = np.zeros((1, 60_000, 3), np.uint8)
+    strip[:, 29_000:31_000] = 200
+    np.testing.assert_array_equal(resize_and_centre_crop(strip, 224, 224), np.full((224, 224, 3), 200))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from dataclasses import replace
 
 import jax
@@ -17,6 +18,7 @@ from jaxcnn.data.source import ArrayRecords, Source, Splits
 from jaxcnn.errors import InputError, Interrupted
 from jaxcnn.inputs import choose_loader
 from jaxcnn.loop import StopRequest, train
+from jaxcnn.pace import Ending
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields
 from tests.runs import fingerprint, same
@@ -30,8 +32,7 @@ SOURCE = Source("made up", ("a", "b", "c"), (6, 6, 3), ArrayRecords(IMAGES, LABE
 def batches_of(feed) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     for first, count in ((0, 3), (3, 1), (4, 2), (1, 2)):  # the last goes back, as a resumed run does
-        inputs, waited = feed.inputs(first, count, lambda: True)
-        assert waited >= 0
+        inputs = feed.inputs(first, count)
         for row in range(count):
             batch = feed.take(feed.source, jax.tree.map(lambda leaf, row=row: leaf[row], inputs))
             found.append((np.asarray(batch.images), np.asarray(batch.labels)))
@@ -121,3 +122,29 @@ def test_data_from_python_train_without_a_data_set(tiny_config, tmp_path) -> Non
     assert result["validation"]["top1"] > 0.9
     assert "test" not in result
     assert json.loads((folder.path / "confusion" / "validation.json").read_text())["class_names"] == ["dark", "light"]
+
+
+def test_the_device_waits_from_when_it_is_done_until_its_next_batch_is_there() -> None:
+    class Result:
+        def block_until_ready(self) -> None:
+            time.sleep(0.1)
+
+    began = time.perf_counter()
+    ending = Ending(Result())
+    assert ending.waited(began) == 0.0
+    time.sleep(0.3)
+    assert ending.at == pytest.approx(began + 0.1, abs=0.08)
+    assert ending.waited(began) == pytest.approx(0.2, abs=0.1)
+    assert ending.waited(time.perf_counter() - 0.05) == pytest.approx(0.05, abs=0.04)
+
+
+def test_a_run_whose_decoder_is_slow_says_that_the_device_waited(streamed_config, tmp_path, monkeypatch) -> None:
+    original = CentreCrop.__call__
+
+    def slow(self, *arguments):
+        time.sleep(0.02)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(CentreCrop, "__call__", slow)
+    folder = run_of(with_fields(streamed_config, train__epochs=1.0), tmp_path / "run")
+    assert folder.metrics()[0]["data_wait_share"] > 0.5

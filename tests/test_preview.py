@@ -8,6 +8,7 @@ import pytest
 
 from jaxcnn.cli import main
 from jaxcnn.config import AffineConfig, AugmentConfig, FlipConfig, MixupConfig, PadCropConfig, ResizedCropConfig
+from jaxcnn.errors import InputError
 from jaxcnn.preview import preview
 
 OFF = AugmentConfig(PadCropConfig(0.0), AffineConfig(0.0))
@@ -51,3 +52,15 @@ def test_the_command_draws_a_sheet_and_tells_mistakes(digits_dir, tmp_path, caps
     assert "no such folder" in capsys.readouterr().err
     assert main(["data", "preview", "--augment.mixup.prob", "0.6", "--augment.cutmix.prob", "0.6", *data]) == 2
     assert "more than 1 together" in capsys.readouterr().err
+
+
+def test_unreadable_images_are_left_out_of_the_sheet_as_configured(tiny_config, tmp_path) -> None:
+    for number in range(6):
+        (tmp_path / "train" / "a").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "train" / "a" / f"{number}.png"), np.full((8, 8, 3), number, np.uint8))
+        (tmp_path / "train" / "a" / f"bad{number}.png").write_bytes(b"")
+    data = replace(tiny_config.data, source="folder", data_dir=str(tmp_path), train_split=None, validation_split=None)
+    config = replace(tiny_config, data=replace(data, test_split=None, image_size=8, unreadable="skip"), augment=OFF)
+    assert len(preview(config, 4, 1).originals) == 4
+    with pytest.raises(InputError, match="are unreadable"):
+        preview(replace(config, data=replace(config.data, unreadable="refuse")), 12, 1)

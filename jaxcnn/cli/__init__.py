@@ -12,7 +12,7 @@ from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_INTERRUPTED, InputErro
 COMMANDS = {
     "train": "train a network (the same as python train.py)",
     "evaluate": "measure a run on a split",
-    "data": "what data hold and what is wrong with them: info; TFDS data sets made ready: prepare",
+    "data": "what data hold, what training sees of them, TFDS sets made ready: info, preview, prepare",
     "predict": "class probabilities for image files",
     "weights": "weights from PyTorch, timm and Keras, and for them: import, export, compare",
     "models": "list the networks with parameters, GFLOPs and papers",

@@ -46,8 +46,8 @@ def run(argv: Sequence[str], *, started: float) -> int:
     runtime.set_up_logging()
     folder = RunFolder(options.run)
     config = folder.config
-    if not folder.has_data and not any(flag.partition("=")[0] == "--data.name" for flag in rest):
-        raise InputError(f"{folder.path} was imported without a data set: give --data.name NAME")
+    if not folder.has_data and not any(flag.partition("=")[0] in ("--data.name", "--data.source") for flag in rest):
+        raise InputError(f"{folder.path} was imported without a data set: give --data.name NAME, or --data.source")
     if rest:
         import tyro
 
@@ -91,16 +91,20 @@ def _write(matrix: Any, source: Any, step: int, out: Path, *, must: bool) -> str
 def _measure(folder: Any, config: Any, split: str, checkpoint: str) -> tuple[dict[str, Any], Any, int]:
     from jaxcnn import mesh as meshes
     from jaxcnn.data.sources import open_splits
+    from jaxcnn.data.split_expressions import data_set_name
     from jaxcnn.evaluation import evaluate
     from jaxcnn.inputs import read_for_evaluation
     from jaxcnn.network import build_network, check_same_classes, load_variables
 
-    network = build_network(config, folder.preprocessing, folder.class_names)
+    images = folder.preprocessing
+    if config.data.crop_share != folder.config.data.crop_share:
+        images = replace(images, crop_share=config.data.crop_share)
+    network = build_network(config, images, folder.class_names)
     variables, step = load_variables(folder, checkpoint)
     mesh = meshes.widest_mesh(config.evaluation.batch_size)  # not the run's: it may be from another machine
     source = open_splits(config.data).named().get(split)
     if source is None:
-        raise InputError(f"--split {split}: {config.data.name} has no such split; set data.{split}_split")
+        raise InputError(f"--split {split}: {data_set_name(config.data)} has no such split; set data.{split}_split")
     check_same_classes(source, network, str(folder.path))
     batches = read_for_evaluation(config.data, source, network, mesh)
     variables = meshes.replicate(mesh, variables)

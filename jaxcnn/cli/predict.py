@@ -69,7 +69,6 @@ def _predict(loaded: Any, files: list[Path]) -> tuple[list[str], list[list[float
     """Returns the readable files, their probabilities, and a line for each unreadable one."""
     from jaxcnn.data.decode import read_image
 
-    channels = loaded.network.preprocessing.image_shape[2]
     names: list[str] = []
     probabilities: list[list[float]] = []
     failures: list[str] = []
@@ -77,7 +76,7 @@ def _predict(loaded: Any, files: list[Path]) -> tuple[list[str], list[list[float
         images = []
         for file in files[first : first + _BATCH]:
             try:
-                images.append(read_image(file, channels))
+                images.append(read_image(file))
             except InputError as error:
                 failures.append(str(error))
             else:

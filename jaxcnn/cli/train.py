@@ -128,7 +128,9 @@ def _train(
 
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
     with StopRequest() as stop:
+        stop.immediate = True
         job = build_job(config, held)
+        stop.immediate = False
         if trace is not None and trace.first >= job.total_steps:
             raise InputError(f"--profile {options.profile}: the run has {job.total_steps} steps")
         network = job.network

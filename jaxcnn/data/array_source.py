@@ -21,6 +21,8 @@ NAMES = {
 }
 """Names of (images, labels) in a .npz file: as Keras has them, as MedMNIST has them, or one pair to be divided."""
 
+_MOST_CLASSES = 1_000_000
+
 
 def open_npz(path: str) -> DataSet:
     """Returns the data set of a .npz file, whose arrays go by NAMES; `class_names` may be among them.
@@ -135,4 +137,6 @@ def _checked(where: str, images: Any, labels: Any) -> tuple[np.ndarray, np.ndarr
         raise InputError(f"{where} has {len(images):,} images and {len(labels):,} labels")
     if labels.min(initial=0) < 0:
         raise InputError(f"{where} labels: {labels.min()} is below 0")
+    if labels.max(initial=0) >= _MOST_CLASSES:
+        raise InputError(f"{where} labels: {labels.max()} would make more than {_MOST_CLASSES:,} classes")
     return images, labels.astype(np.int32)

@@ -1,6 +1,7 @@
 """Images of any size to uint8 of a fixed shape, and image files to arrays."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def _decode_with_pil(encoded: bytes, channels: int | None) -> np.ndarray:
     except Unreadable:
         raise
     except Exception as error:  # the plugins of PIL raise whatever their parsing meets
-        raise Unreadable(f"damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        raise Unreadable(f"damaged: {_first_line(error)}") from None
     return image.reshape(*image.shape[:2], -1)
 
 
@@ -107,6 +108,7 @@ def resize_and_centre_crop(image: np.ndarray, height: int, width: int, crop_shar
     as it is. With a `crop_share` below 1 the image is resized to cover (height, width) / crop_share, so that the crop
     leaves more of its border out.
     """
+    image = _without_far_ends(image, height, width)
     h, w, channels = image.shape
     if (h, w) == (height, width) and crop_share == 1:
         return image
@@ -118,6 +120,17 @@ def resize_and_centre_crop(image: np.ndarray, height: int, width: int, crop_shar
     return image[top : top + height, left : left + width]
 
 
+def _without_far_ends(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle of an image that is more than 8 times as long as the crop's shape; its ends are no part of any crop.
+
+    Resized whole, a strip of 1x60,000 pixels would take gigabytes.
+    """
+    h, w = image.shape[:2]
+    rows, columns = -(-8 * w * height // width), -(-8 * h * width // height)
+    top, left = max(0, (h - rows) // 2), max(0, (w - columns) // 2)
+    return image[top : h - top, left : w - left]
+
+
 def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """Returns [H, W, channels]: grey repeated to RGB, or RGB weighted to grey (ITU-R BT.601)."""
     if image.shape[-1] == channels:
@@ -127,3 +140,8 @@ def convert_channels(image: np.ndarray, channels: int) -> np.ndarray:
     if channels == 1 and image.shape[-1] == 3:
         return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
     raise InputError(f"an image with {image.shape[-1]} channels cannot be made one with {channels}")
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the addresses of objects, which differ from run to run."""
+    return re.sub(r" ?<[^>]* object at 0x[0-9a-f]+>", "", (str(error).splitlines() or [type(error).__name__])[0])

@@ -5,7 +5,6 @@ from workers, decoded from files, or from a decoded copy on disk. In both the ba
 step alone, so a run can be cut anywhere, and the step is all there is to resume from.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -50,11 +49,10 @@ class Feed(Protocol):
     def take(self, source: Any, item: Any) -> Arrays:
         """Returns the batch of one step, inside the compiled program; `item` is a row of `inputs`."""
 
-    def inputs(self, first_step: int, num_steps: int, idle: Callable[[], bool]) -> tuple[Any, float]:
-        """Returns what the steps first_step, ... read, on the device, and the seconds in which the device waited.
+    def inputs(self, first_step: int, num_steps: int) -> Any:
+        """Returns what the steps first_step, ... read, on the device.
 
         There are always `rows` rows, and two at least: for one row XLA makes another program, with other rounding.
-        `idle` tells whether the device has nothing to do.
         """
 
     def close(self) -> None:
@@ -82,12 +80,10 @@ class ResidentFeed:
     def take(self, source: Arrays, item: jax.Array) -> Arrays:
         return take(source, item)
 
-    def inputs(self, first_step: int, num_steps: int, idle: Callable[[], bool]) -> tuple[Any, float]:
-        began = time.perf_counter()
+    def inputs(self, first_step: int, num_steps: int) -> Any:
         places = np.zeros((max(self.rows, 2), self.order.batch_size), np.int32)
         places[:num_steps] = self.order(first_step, num_steps)
-        placed = self.place(places)
-        return placed, time.perf_counter() - began if idle() else 0.0
+        return self.place(places)
 
     def close(self) -> None:
         pass
@@ -123,7 +119,7 @@ class HostFeed:
     def take(self, source: tuple[()], item: Arrays) -> Arrays:
         return item
 
-    def inputs(self, first_step: int, num_steps: int, idle: Callable[[], bool]) -> tuple[Any, float]:
+    def inputs(self, first_step: int, num_steps: int) -> Any:
         if self._stream is None or self._next != first_step:
             self.close()
             self._stream = stream(
@@ -139,13 +135,10 @@ class HostFeed:
         rows = max(self.rows, 2)
         images = np.zeros((rows, share, *self.transform.shape), np.uint8)
         labels = np.zeros((rows, share), np.int32)
-        waited = 0.0
         for row in range(num_steps):
-            was_idle, began = idle(), time.perf_counter()
             images[row], labels[row] = next(self._stream)
-            waited += time.perf_counter() - began if was_idle else 0.0
         self._next = first_step + num_steps
-        return self.place(Arrays(images, labels)), waited
+        return self.place(Arrays(images, labels))
 
     def close(self) -> None:
         if self._stream is not None:

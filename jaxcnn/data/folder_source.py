@@ -8,6 +8,7 @@ left out, links are followed. The order of the examples of a split is that of a 
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,11 @@ class FolderRecords:
         return printable(os.path.join(self.root, self.paths[place]))
 
     def _bytes(self, place: int) -> bytes:
+        path = os.path.join(self.root, self.paths[place])
         try:
-            with open(os.path.join(self.root, self.paths[place]), "rb") as file:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # to read a pipe would wait for ever
+                raise UnreadableImage(self.where(place), "not a regular file")
+            with open(path, "rb") as file:
                 return file.read()
         except OSError as error:
             raise UnreadableImage(self.where(place), error.strerror or str(error)) from None

@@ -1,7 +1,7 @@
 """Images of any size to one fixed shape on the host, decoded no larger than the crop needs.
 
-A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the part that is cropped still has at least the pixels of the
-result in both directions; everything else is decoded whole.
+For a random crop a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the part that is cropped still has at least the
+pixels of the result in both directions; everything else is decoded whole.
 """
 
 import math
@@ -47,7 +47,10 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Resized to cover the shape, and its centre cropped; see `decode.resize_and_centre_crop`."""
+    """Resized to cover the shape, and its centre cropped; see `decode.resize_and_centre_crop`.
+
+    Decoded whole, so that every loader, and `predict`, sees the same pixels.
+    """
 
     shape: tuple[int, int, int]
     crop_share: float = 1.0
@@ -55,15 +58,8 @@ class CentreCrop:
 
     def __call__(self, image: bytes | np.ndarray, position: int, where: str) -> np.ndarray:
         height, width, channels = self.shape
-        header = read_header(image) if isinstance(image, bytes) else None
-        factor = self._reduction(header) if header else 1
-        decoded = _decoded(image, header, factor, where)[0]
+        decoded = decode(image, None, where) if isinstance(image, bytes) else image
         return resize_and_centre_crop(convert_channels(decoded, channels), height, width, self.crop_share)
-
-    def _reduction(self, header: Header) -> int:
-        """The largest factor that leaves no side shorter than the image is resized to."""
-        scale = max(self.shape[0] / header.height, self.shape[1] / header.width) / self.crop_share
-        return next((factor for factor in FACTORS if factor * scale <= 1), 1)
 
 
 @dataclass(frozen=True)

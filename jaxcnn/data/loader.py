@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ import numpy as np
 from jaxcnn.data import order
 from jaxcnn.data.decode import UnreadableImage, convert_channels, decode, resize_and_centre_crop
 from jaxcnn.data.source import ArrayRecords, Source
+from jaxcnn.data.threads import in_threads
 from jaxcnn.errors import InputError
 
 LOG = logging.getLogger("jaxcnn")
 _READ_AT_ONCE = 256  # one record at a time is four times slower
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,14 @@ def decode_into(images: np.ndarray, source: Source, crop_share: float) -> dict[i
             try:
                 if isinstance(image, UnreadableImage):
                     raise image
-                whole = decode(image, shape[2], source.records.where(place)) if isinstance(image, bytes) else image
+                whole = decode(image, None, source.records.where(place)) if isinstance(image, bytes) else image
                 images[place] = resize_and_centre_crop(
                     convert_channels(whole, shape[2]), shape[0], shape[1], crop_share
                 )
             except UnreadableImage as error:
                 failures[place] = error.reason
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # cv2 lets other threads run while it decodes
-        list(pool.map(part, range(0, source.num_examples, _READ_AT_ONCE)))
+    in_threads(part, range(0, source.num_examples, _READ_AT_ONCE))
     source.remember_labels(labels)
     return dict(sorted(failures.items()))
 
@@ -133,7 +132,8 @@ def cached_source(
 ) -> Source:
     """Returns the source with its images decoded, resized and cropped: a memory-mapped copy on disk.
 
-    The copy is made on first use, in `folder`/decoded/KEY.npy with KEY made of content and shape, and kept.
+    The copy is made on first use, in `folder`/decoded/KEY.npy with KEY made of content and shape, and kept; one that is
+    damaged is made anew.
 
     Raises:
       InputError: as `read_arrays`; or the disk is too small, or the folder cannot be written.
@@ -141,22 +141,36 @@ def cached_source(
     key_parts = (source.fingerprint, image_shape, crop_share, _CACHE_VERSION)
     key = hashlib.sha256(repr(key_parts).encode()).hexdigest()[:24]
     file, notes = folder / "decoded" / f"{key}.npy", folder / "decoded" / f"{key}.json"
-    try:
-        if not notes.is_file():
-            LOG.info(f"data: {source.name} is decoded once into {file} ({gib_of(source, image_shape):.2f} GiB)")
+    shape = (source.num_examples, *image_shape)
+    found = _read_decoded(file, notes, shape)
+    if found is None:
+        LOG.info(f"data: {source.name} is decoded once into {file} ({gib_of(source, image_shape):.2f} GiB)")
+        try:
             _decode_to(file, notes, source, image_shape, crop_share)
-        images: Any = np.load(file, mmap_mode="r")
-        failures = {int(place): why for place, why in json.loads(notes.read_text()).items()}
-        if images.shape != (source.num_examples, *image_shape):
-            raise ValueError(f"shape {images.shape}")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"data.cache_dir={folder}: {file.name}: {error}; remove it, or choose another folder"
-        ) from None
+            found = _read_decoded(file, notes, shape)
+        except OSError as error:
+            raise InputError(f"data.cache_dir={folder}: {error.strerror or error}; choose another folder") from None
+        assert found is not None
+    images, labels, failures = found
+    source.remember_labels(labels)
     check_labels(source)
     kept = kept_places(source, failures, unreadable)
-    whole = replace(source, image_shape=image_shape, records=ArrayRecords(images, source.labels))
+    records = ArrayRecords(images, labels)
+    whole = replace(source, image_shape=image_shape, records=records, fingerprint=f"{key}-decoded")
     return whole if len(kept) == source.num_examples else whole.subset(kept)
+
+
+def _read_decoded(file: Path, notes: Path, shape: tuple[int, ...]) -> tuple[Any, np.ndarray, dict[int, str]] | None:
+    """(images, labels, unreadable) of a decoded copy; none if there is none or it is not whole."""
+    try:
+        held = json.loads(notes.read_text())
+        images: Any = np.load(file, mmap_mode="r")
+        labels = np.array(held["labels"], np.int32)
+        failures = {int(place): str(why) for place, why in held["unreadable"].items()}
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    whole = images.shape == shape and images.dtype == np.uint8 and labels.shape == shape[:1]
+    return (images, labels, failures) if whole and all(0 <= place < shape[0] for place in failures) else None
 
 
 def _decode_to(file: Path, notes: Path, source: Source, image_shape: tuple[int, int, int], crop_share: float) -> None:
@@ -174,7 +188,7 @@ def _decode_to(file: Path, notes: Path, source: Source, image_shape: tuple[int, 
     finally:
         part.unlink(missing_ok=True)
     text = notes.with_name(f".{notes.name}.{os.getpid()}")
-    text.write_text(json.dumps(failures))
+    text.write_text(json.dumps({"labels": source.labels.tolist(), "unreadable": failures}))
     text.replace(notes)
 
 

@@ -43,21 +43,20 @@ class TrainingOrder:
         size = self.batch_size
         first, stop = first_step * size, (first_step + num_steps) * size
         epochs = range(first // self.num_examples, -(-stop // self.num_examples))
-        sequence = np.concatenate([self._epoch(epoch) for epoch in epochs])
-        offset = epochs.start * self.num_examples
-        batches = sequence[first - offset : stop - offset].reshape(num_steps, size)
+        starts = [epoch * self.num_examples for epoch in epochs]
+        parts = [self._epoch(epoch)[max(first - at, 0) : stop - at] for epoch, at in zip(epochs, starts, strict=True)]
+        batches = np.concatenate(parts).reshape(num_steps, size)
         index, count = self.shard
         share = size // count
         return batches[:, index * share : (index + 1) * share]
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        shuffled = epoch_order(self.num_examples, self.seed, epoch)
-        return shuffled if self.labels is None else _balanced(self, epoch)[shuffled]
+        return epoch_order(self.num_examples, self.seed, epoch) if self.labels is None else _balanced(self, epoch)
 
 
 @functools.lru_cache(maxsize=4)
 def _balanced(order: TrainingOrder, epoch: int) -> np.ndarray:
-    """The examples int32 [num_examples] of one epoch of equally many of each class, class after class.
+    """The examples int32 [num_examples] of one epoch of equally many of each class, shuffled.
 
     Each class has a sequence of its own, permutations of its examples without a gap, of which an epoch takes the next
     part. So examples of a class are all used before one comes again. What does not divide goes round the classes.
@@ -74,7 +73,7 @@ def _balanced(order: TrainingOrder, epoch: int) -> np.ndarray:
         sequence = [members[_permutation(len(members), order.seed, int(label), number)] for number in passes]
         offset = passes.start * len(members)
         parts.append(np.concatenate([members[:0], *sequence])[first - offset : stop - offset])
-    return np.concatenate(parts).astype(np.int32)
+    return np.concatenate(parts).astype(np.int32)[epoch_order(order.num_examples, order.seed, epoch)]
 
 
 def _permutation(size: int, *key: int) -> np.ndarray:

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from jaxcnn.data.decode import UnreadableImage, convert_channels, decode, resize
 from jaxcnn.data.image_header import Unreadable, read_header
 from jaxcnn.data.source import Source
 from jaxcnn.data.statistics import ChannelSums
+from jaxcnn.data.threads import results_in_threads
 
 LOG = logging.getLogger("jaxcnn")
 
@@ -114,13 +114,10 @@ def _scan(source: Source, image_shape: tuple[int, int, int] | None, crop_share: 
     unreadable: dict[int, str] = {}
     odd: dict[int, str] = {}
     silent = not (progress and count >= _LONG and sys.stderr.isatty())
-    with (
-        ThreadPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool,
-        tqdm(total=count, desc=source.name, unit=" images", leave=False, disable=silent) as bar,
-    ):
+    with tqdm(total=count, desc=source.name, unit=" images", leave=False, disable=silent) as bar:
         blocks = [range(first, min(first + _AT_ONCE, count)) for first in firsts]
         for places, block in zip(
-            blocks, pool.map(lambda p: _look(source, p, image_shape, crop_share), blocks), strict=True
+            blocks, results_in_threads(lambda p: _look(source, p, image_shape, crop_share), blocks), strict=True
         ):
             sums.merge(block.sums)
             sizes += block.sizes
@@ -216,13 +213,16 @@ def _read_cache(file: Path, source: Source) -> Scan | None:
         for name in ("unreadable", "odd"):
             held[name] = {int(place): reason for place, reason in held[name].items()}
         found = Scan(**held)
+        per_example = {found.num_examples, source.num_examples, len(found.hashes) // (2 * _DIGEST), len(found.labels)}
+        whole = len(per_example) == 1 and found.num_read + len(found.unreadable) == found.num_examples
+        if not whole or not all(isinstance(value, float) for value in (*found.mean, *found.std)):
+            raise ValueError("not whole")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         LOG.info(f"{file}: a damaged cache file, made anew")
         return None
-    whole = found.num_examples == source.num_examples == len(found.hashes) // (2 * _DIGEST) == len(found.labels)
-    return found if whole and found.num_read + len(found.unreadable) == found.num_examples else None
+    return found
 
 
 def _write_cache(file: Path, found: Scan) -> None:

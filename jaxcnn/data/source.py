@@ -88,7 +88,10 @@ class Source:
         """Returns the source of the examples at `places` alone, in that order."""
         places = np.asarray(places, np.int64)
         key = hashlib.sha256(self.fingerprint.encode() + places.tobytes()).hexdigest()[:24] if self.fingerprint else ""
-        return replace(self, records=Subset(self.records, places), fingerprint=key)
+        part = replace(self, records=Subset(self.records, places), fingerprint=key)
+        if "labels" in self.__dict__:
+            part.remember_labels(self.labels[places])
+        return part
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class DataSet:
     def source(self, expression: str, field: str) -> Source:
         """Returns the source of a split expression; `field` is named in messages."""
         parts = self.parts(expression, field)
-        if not any(stop - first for _, first, stop in parts):
+        if not any(stop > first for _, first, stop in parts):
             raise InputError(f"{field}={expression!r}: the split of {self.name} is empty")
         chosen = [_part(self.records[split], first, stop) for split, first, stop in parts if stop > first]
         records = chosen[0] if len(chosen) == 1 else Joined(tuple(chosen))
@@ -43,7 +43,7 @@ class DataSet:
         infos = {name: SimpleNamespace(name=name, num_examples=len(own)) for name, own in self.records.items()}
         try:
             parts = tfds.core.ReadInstruction.from_spec(expression).to_absolute(infos)
-        except (ValueError, AssertionError) as error:
+        except (ValueError, AssertionError, AttributeError) as error:
             reason = (str(error).splitlines() or ["not understood"])[0]
             hint = did_you_mean(expression.split("[")[0], infos)
             raise InputError(f"{field}={expression!r}: {self.name} has no such split ({reason}); {hint}") from None

@@ -115,7 +115,7 @@ def open_source(builder: Any, split: str, field: str) -> Source:
 
     image_key, label_key = _feature_keys(builder, tfds)
     try:
-        if not builder.info.splits[split].num_examples:
+        if builder.info.splits[split].num_examples <= 0:
             raise InputError(f"{field}={split!r}: the split of {builder.name} is empty")
         records = builder.as_data_source(split=split, decoders={image_key: tfds.decode.SkipDecoding()})
     except InputError:

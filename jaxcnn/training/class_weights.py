@@ -10,6 +10,8 @@ from jaxcnn.errors import InputError
 def class_weights(counts: Sequence[int], kind: str) -> tuple[float, ...] | None:
     """Returns a weight for each class, whose mean over the examples is 1; none for kind "none".
 
+    A class without examples has weight 0: no example of it has a loss.
+
     Args:
       counts: examples of each class in the training split.
       kind: "balanced": N / (K n_c), so that all classes have the same share of the loss (King & Zeng 2001);
@@ -17,7 +19,7 @@ def class_weights(counts: Sequence[int], kind: str) -> tuple[float, ...] | None:
         of examples (Cui et al. 2019, section 3); N is the number of all examples, K that of the classes with some.
 
     Raises:
-      InputError: kind is none of these. A class without examples has weight 0: no example of it has a loss.
+      InputError: kind is none of these.
     """
     if kind == "none":
         return None
