@@ -1,4 +1,4 @@
-"""Draws docs/figures/augmentation_*.png from a folder of photos: one figure a family, by the code that trains.
+"""Draws docs/figures/augmentation_*.jpg from a folder of photos: one figure a family, by the code that trains.
 
     python docs/figures/augmentation.py FOLDER [--size 128] [--seed 0]
 
@@ -81,10 +81,7 @@ def main() -> None:
     for name, rows in FAMILIES.items():
         drawn = io.BytesIO()
         draw(photos, rows, found.seed, name == "crops").savefig(drawn)
-        file = found.out / f"augmentation_{name}.png"
-        full = Image.open(drawn).convert("RGB")
-        palette = full.quantize(256)  # a quarter of the bytes; with its own palette PIL would not dither
-        full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
+        Image.open(drawn).convert("RGB").save(found.out / f"augmentation_{name}.jpg", quality=88)
 
 
 def read_photos(folder: Path, size: int, at_most: int = 400) -> np.ndarray:
