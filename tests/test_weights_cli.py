@@ -50,7 +50,8 @@ def test_an_imported_run_is_evaluated_on_a_data_set_with_as_many_classes(
     data = ["--data.data-dir", digits_dir, "--data.test-split", "test[:50]"]
     capsys.readouterr()
     assert main(["evaluate", str(run), *data]) == 2
-    assert capsys.readouterr().err == f"error: {run} was imported without a data set: give --data.name NAME, or --data.source\n"
+    told = f"error: {run} was imported without a data set: give --data.name NAME, or --data.source\n"
+    assert capsys.readouterr().err == told
     data += ["--data.name", "mnist5k"]
     assert main(["evaluate", str(run), *data, "--evaluation.batch-size", "25", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
