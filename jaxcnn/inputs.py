@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from jaxcnn.data.source import Source, Splits
 from jaxcnn.data.statistics import channel_statistics
 from jaxcnn.errors import InputError
 from jaxcnn.network import Network, larger
+from jaxcnn.runtime import data_cache_folder
 
 LOG = logging.getLogger("jaxcnn")
 
@@ -97,20 +97,11 @@ def choose_loader(config: DataConfig, gib: float) -> str:
     workers = f"{config.workers} processes" if config.workers else "threads"
     how = {
         "resident": "decoded once, on the device",
-        "cached": f"decoded once, on disk in {cache_folder(config)}",
+        "cached": f"decoded once, on disk in {data_cache_folder(config.cache_dir)}",
         "streamed": f"decoded in each epoch by {workers}",
     }
     LOG.info(f"loader: {kind}, {how[kind]} ({told})")
     return kind
-
-
-def cache_folder(config: DataConfig) -> Path:
-    """Returns the folder of decoded sets and statistics."""
-    if config.cache_dir is not None:
-        return Path(config.cache_dir).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("jaxcnn"))
 
 
 def _ready(
@@ -119,7 +110,7 @@ def _ready(
     """A split in memory, on disk, or looked through once so that the unreadable are known."""
     if kind == "resident":
         return loader.read_arrays(source, shape, crop_share, config.unreadable)
-    folder = cache_folder(config)
+    folder = data_cache_folder(config.cache_dir)
     if kind == "cached":
         return loader.cached_source(source, shape, crop_share, config.unreadable, folder)
     unreadable = scan(source, shape, crop_share, cache_dir=config.cache_dir).unreadable
@@ -132,7 +123,7 @@ def batches_of(split: Arrays | Source, network: Network, mesh: Mesh) -> Batches:
     """Returns a split to measure a network on; what is in memory goes to the devices."""
     if isinstance(split, Arrays):
         return meshes.replicate(mesh, split)
-    return HostBatches(split, CentreCrop(*network.measured_on), workers=0)
+    return HostBatches(split, CentreCrop(*network.measured_on))
 
 
 def read_for_evaluation(config: DataConfig, source: Source, network: Network, mesh: Mesh) -> Batches:

@@ -12,6 +12,13 @@ from typing import Any
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
+def data_cache_folder(given: str | None) -> Path:
+    """Returns the folder of decoded data and of what is known of them: the one given, or the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return Path(given).expanduser() if given is not None else user_cache_path("jaxcnn")
+
+
 def cache_folder() -> Path:
     """Returns the folder of compiled programs: JAX_COMPILATION_CACHE_DIR, or `jaxcnn` in the user's cache folder."""
     from platformdirs import user_cache_path

@@ -170,3 +170,9 @@ def test_a_strip_takes_no_more_memory_than_a_photo() -> None:
     strip = np.zeros((1, 60_000, 3), np.uint8)
     strip[:, 29_000:31_000] = 200
     np.testing.assert_array_equal(resize_and_centre_crop(strip, 224, 224), np.full((224, 224, 3), 200))
+
+
+def test_a_source_of_unknown_content_is_not_cached(tmp_path) -> None:
+    source = source_of([np.zeros((4, 4, 3), np.uint8)], [0])
+    with pytest.raises(InputError, match=r"data.loader=cached: made up has no fingerprint"):
+        cached_source(source, (4, 4, 3), 1.0, "refuse", tmp_path)

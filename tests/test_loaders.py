@@ -51,7 +51,7 @@ def test_both_feeds_give_the_same_batches() -> None:
 
 def test_evaluation_batches_from_the_host_cover_each_example_once() -> None:
     seen = []
-    for batch, mask in HostBatches(SOURCE, CentreCrop((6, 6, 3)), 0).batches(8):
+    for batch, mask in HostBatches(SOURCE, CentreCrop((6, 6, 3))).batches(8):
         assert batch.images.shape == (8, 6, 6, 3)
         seen += list(np.asarray(batch.images)[mask])
     np.testing.assert_array_equal(np.array(seen), IMAGES)

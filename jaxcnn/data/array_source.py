@@ -58,7 +58,7 @@ def splits_from_arrays(
     class_names: tuple[str, ...] | None = None,
     name: str = "arrays",
 ) -> Splits:
-    """Returns the splits of arrays in memory, to train on with `build_experiment`'s parts.
+    """Returns the splits of arrays in memory, to train on with `build_job(config, splits=...)`.
 
     Args:
       train, validation, test: (images uint8 [N, H, W] or [N, H, W, C], labels int [N] or [N, 1]). Without validation

@@ -148,11 +148,10 @@ class HostFeed:
 
 @dataclass(frozen=True)
 class HostBatches:
-    """A split to measure on, decoded in each pass."""
+    """A split to measure on, decoded by threads in each pass: processes would start anew each time."""
 
     images: Source
     transform: Transform
-    workers: int
 
     def __len__(self) -> int:
         return self.images.num_examples
@@ -160,6 +159,6 @@ class HostBatches:
     def batches(self, batch_size: int) -> Iterator[tuple[Arrays, np.ndarray]]:
         listed = list(order.evaluation_batches(len(self), batch_size))
         places = GivenPlaces(np.stack([places for places, _ in listed]))
-        with stream(self.images, places, self.transform, 0, len(listed), workers=self.workers) as batches:
+        with stream(self.images, places, self.transform, 0, len(listed)) as batches:
             for (images, labels), (_, mask) in zip(batches, listed, strict=True):
                 yield Arrays(images, labels), mask

@@ -138,6 +138,8 @@ def cached_source(
     Raises:
       InputError: as `read_arrays`; or the disk is too small, or the folder cannot be written.
     """
+    if not source.fingerprint:
+        raise InputError(f"data.loader=cached: {source.name} has no fingerprint, by which its copy would be known")
     key_parts = (source.fingerprint, image_shape, crop_share, _CACHE_VERSION)
     key = hashlib.sha256(repr(key_parts).encode()).hexdigest()[:24]
     file, notes = folder / "decoded" / f"{key}.npy", folder / "decoded" / f"{key}.json"

@@ -17,6 +17,7 @@ from jaxcnn.data.image_header import Unreadable, read_header
 from jaxcnn.data.source import Source
 from jaxcnn.data.statistics import ChannelSums
 from jaxcnn.data.threads import results_in_threads
+from jaxcnn.runtime import data_cache_folder
 
 LOG = logging.getLogger("jaxcnn")
 
@@ -196,12 +197,8 @@ def _cache_file(source: Source, image_shape: Any, crop_share: float, cache_dir: 
     """Where the result is kept; none for a source whose content has no key."""
     if not source.fingerprint:
         return None
-    if cache_dir is None:
-        import platformdirs
-
-        cache_dir = platformdirs.user_cache_dir("jaxcnn")
     key = f"{_VERSION} {source.fingerprint} {image_shape} {crop_share}"
-    return Path(cache_dir) / "scans" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+    return data_cache_folder(cache_dir) / "scans" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
 def _read_cache(file: Path, source: Source) -> Scan | None:
