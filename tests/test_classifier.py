@@ -7,6 +7,7 @@ import pytest
 
 from jaxcnn.errors import InputError
 from jaxcnn.models import VGG, Classifier, PreActBlock, ResNet, VGGNeck, replace_head
+from jaxcnn.models.classifier import output_at
 from jaxcnn.models.conv import Conv
 from jaxcnn.models.norms import LayerNorm
 
@@ -118,3 +119,44 @@ def test_dropout_is_before_the_head_and_off_in_inference(variables):
     gradient = jax.jit(jax.grad(loss))(variables["params"])
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient["backbone"])), "all features are dropped"
     assert np.all(gradient["head"]["bias"] != 0)
+
+
+@pytest.mark.parametrize("model", [RESNET, PREACT, VGG_DENSE], ids=["resnet", "preact", "vgg with neck"])
+def test_what_goes_on_from_any_point_has_the_logits_of_the_whole(model):
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    variables = jax.tree.map(lambda leaf: rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
+    logits = output(model, variables)
+    assert model.points[-1] == "pooled"
+    for point in model.points:
+        features = jax.jit(lambda v, x, point=point: output_at(model, v, x, point))(variables, IMAGES)
+        np.testing.assert_allclose(output(model.clone(start=point), variables, features), logits, rtol=1e-6)
+
+
+def test_nothing_before_the_start_is_computed():
+    shapes = jax.eval_shape(VGG_DENSE.init, jax.random.key(0), IMAGES)["params"]
+    late = {"backbone": {"stage2": shapes["backbone"]["stage2"]}, "neck": shapes["neck"], "head": shapes["head"]}
+    maps = jax.ShapeDtypeStruct((2, 4, 4, 8), np.float32)
+    logits = jax.eval_shape(VGG_DENSE.clone(start="stage1").apply, {"params": late}, maps)
+    assert logits.shape == (2, 5)
+
+
+def test_parts_are_the_branches_of_the_parameter_tree_in_order():
+    for model in (RESNET, PREACT, VGG_DENSE):
+        params = jax.eval_shape(model.init, jax.random.key(0), IMAGES)["params"]
+        branches = {f"backbone/{name}" for name in params["backbone"]} | (params.keys() - {"backbone"})
+        assert set(model.part_paths) == branches
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": "stage3"}, r"start='stage3'.*'stage2'"),
+        ({"start": "stage2", "features": ("stage1",)}, "comes before"),
+        ({"start": "stage2", "features": ("stage2",)}, "comes before"),
+        ({"start": "pooled", "features": ("stage2",)}, "comes before"),
+    ],
+)
+def test_a_point_that_is_not_reached_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        shape_of(RESNET.clone(**options))

@@ -6,7 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxcnn.errors import InputError
 from jaxcnn.models.layers import dense_init, global_mean
+
+POOLED = "pooled"
 
 
 class Classifier(nn.Module):
@@ -14,7 +17,8 @@ class Classifier(nn.Module):
 
     Apply always through this module: the paths `backbone/...`, `neck/...` and `head/...` begin here. The variables of
     the whole network serve in all three forms, so features are had from trained weights by
-    `model.clone(features=("stage3", "stage4")).apply(variables, images)`.
+    `model.clone(features=("stage3", "stage4")).apply(variables, images)`, and what follows from features by
+    `model.clone(start="stage3").apply(variables, maps)`.
 
     Attributes:
       backbone: module from images to a map [N, H', W', F]; it has a `total_stride` and `num_features`.
@@ -24,6 +28,8 @@ class Classifier(nn.Module):
       dropout: probability of dropping a feature before the head (Srivastava et al. 2014).
       features: names of parts of the backbone, such as ("stage3", "stage4"): the output is {name: map [N, H', W', F]},
         in the compute dtype, and nothing after the last of them is computed.
+      start: one of `points`, whose output is the input: a map [N, H', W', F] of the backbone, or "pooled" features
+        [N, F]; nothing before it is computed. None: the input is images.
     """
 
     backbone: nn.Module
@@ -31,6 +37,7 @@ class Classifier(nn.Module):
     neck: nn.Module | None = None
     dropout: float = 0.0
     features: tuple[str, ...] = ()
+    start: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> Any:
@@ -39,18 +46,22 @@ class Classifier(nn.Module):
         With `train`, batch norm uses and updates batch statistics and dropout needs its rng.
 
         Raises:
+          InputError: features that are not computed, or no such part.
           ValueError: images smaller than the total stride, whose last map would have no pixel.
         """
         stride = self.backbone.total_stride
-        if min(x.shape[1:3]) < stride:
+        if self.start is None and min(x.shape[1:3]) < stride:
             raise ValueError(
                 f"images of {x.shape[1]}x{x.shape[2]} are too small for a network that divides them by {stride}: "
                 f"use at least {stride}x{stride} (data.image_size), or fewer strides"
             )
-        x = self.backbone(x, train=train, features=self.features)  # [N, H', W', F]
-        if self.features:
-            return x
-        x = global_mean(x) if self.neck is None else self.neck(x, train=train)  # [N, F]
+        if self.start == POOLED and self.features:
+            raise InputError(f"features={self.features[0]!r} is not computed from start={POOLED!r}: it comes before")
+        if self.start != POOLED:
+            x = self.backbone(x, train=train, features=self.features, start=self.start)  # [N, H', W', F]
+            if self.features:
+                return x
+            x = global_mean(x) if self.neck is None else self.neck(x, train=train)  # [N, F]
         # float32 whatever the compute type (float64 in, float64 out, for tests that compare in it).
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.num_classes == 0:
@@ -59,9 +70,30 @@ class Classifier(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=dense_init, dtype=x.dtype, name="head")(x)
 
     @property
+    def points(self) -> tuple[str, ...]:
+        """Where the network can be cut, in order: the outputs of the backbone's parts, and the inputs of the head."""
+        return (*self.backbone.part_names, POOLED)
+
+    @property
+    def part_paths(self) -> tuple[str, ...]:
+        """The paths of the parts in order: `backbone/stem`, ..., `neck` if there is one, `head`."""
+        backbone = (f"backbone/{name}" for name in self.backbone.part_names)
+        return (*backbone, *(() if self.neck is None else ("neck",)), "head")
+
+    @property
     def num_features(self) -> int:
         """Inputs of the head."""
         return (self.backbone if self.neck is None else self.neck).num_features
+
+
+def output_at(model: Classifier, variables: dict[str, Any], x: jax.Array, point: str) -> jax.Array:
+    """Returns one of `model.points` in evaluation mode: a map [N, H', W', F], or "pooled" features [N, F], float32.
+
+    `model.clone(start=point)` goes on from it.
+    """
+    cut = model.clone(num_classes=0, features=()) if point == POOLED else model.clone(features=(point,))
+    output: Any = cut.apply(variables, x, train=False)
+    return output if point == POOLED else output[point]
 
 
 def replace_head(

@@ -129,10 +129,11 @@ class ResNet(nn.Module):
     scan: BlockScan | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = ()) -> Any:
+    def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = (), start: str | None = None) -> Any:
         """Returns the last map, or with `features` the named ones; see `features.py`.
 
         The names are `stem`, `stage1`, ... and, with pre-activation blocks, `norm`: the norm and activation at the end.
+        With `start` the input is the output of that part.
         """
         ops = {"norm": self.norm, "activation": self.activation, "conv": self.conv, "train": train}
         preact = is_preact(self.block)
@@ -146,7 +147,7 @@ class ResNet(nn.Module):
             layers[name] = ResNetStage(1 if index == 0 else 2, block, stage_rates, self.scan, name=name)
         if preact:
             layers["norm"] = lambda x: self.activation(self.norm(name="norm", train=train)(x))
-        return pass_through(layers, x, features)
+        return pass_through(layers, x, features, start)
 
     def _block(self, features: int, ops: dict[str, Any]) -> Any:
         return functools.partial(
@@ -171,6 +172,12 @@ class ResNet(nn.Module):
     def num_features(self) -> int:
         """Channels of the last map."""
         return self.width * 2 ** (len(self.stage_sizes) - 1) * self.block.expansion
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The parts in order, by which `features` and `start` go."""
+        stages = (f"stage{index + 1}" for index in range(len(self.stage_sizes)))
+        return ("stem", *stages, *(("norm",) if is_preact(self.block) else ()))
 
     @property
     def total_stride(self) -> int:

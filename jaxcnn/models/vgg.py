@@ -64,14 +64,17 @@ class VGG(nn.Module):
     pool: Any = max_pool
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = ()) -> Any:
-        """Returns the last map, or with `features` the named ones (`stage1`, ...), each after its max-pool."""
+    def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = (), start: str | None = None) -> Any:
+        """Returns the last map, or with `features` the named ones (`stage1`, ...), each after its max-pool.
+
+        With `start` the input is the output of that part.
+        """
         ops = (self.norm, self.activation, self.conv, self.dropout, train, self.pool)
         layers = {}
         for index, num_convs in enumerate(self.stage_sizes):
             name = f"stage{index + 1}"
             layers[name] = VGGStage(num_convs, self._features(index), *ops, name=name)
-        return pass_through(layers, x, features)
+        return pass_through(layers, x, features, start)
 
     def _features(self, stage: int) -> int:
         return self.width * min(2**stage, 8)
@@ -80,6 +83,11 @@ class VGG(nn.Module):
     def num_features(self) -> int:
         """Channels of the last map."""
         return self._features(len(self.stage_sizes) - 1)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The parts in order, by which `features` and `start` go."""
+        return tuple(f"stage{index + 1}" for index in range(len(self.stage_sizes)))
 
     @property
     def total_stride(self) -> int:
