@@ -29,7 +29,8 @@ from jaxcnn.config_augment import (
     TrivialAugmentConfig,
     VerticalFlipConfig,
 )
-from jaxcnn.config_strict import Count, NonNegative, Positive, Strict
+from jaxcnn.config_optim import OptimConfig, ScheduleConfig
+from jaxcnn.config_strict import Count, Positive, Strict
 
 __all__ = [
     "AffineConfig", "AugmentConfig", "BlurConfig", "BrightnessConfig", "ContrastConfig", "CutmixConfig",
@@ -142,44 +143,6 @@ class ModelConfig(Strict):
     """Leave convolutions, pooling, batch norm and their gradients to JAX; slow on CPU, but with forward derivatives."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; parameters, norm statistics, logits and loss are float32 in any case."""
-
-
-@dataclass(frozen=True)
-class OptimConfig(Strict):
-    """The optimizer, and what is done to gradients and weights."""
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    """sgd: Nesterov momentum, decay added to the gradient; adamw: decay apart from the gradient."""
-    peak_lr: Positive = 0.3
-    """Learning rate after warm-up."""
-    momentum: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.9
-    """Momentum of sgd."""
-    nesterov: bool = True
-    """Whether sgd's momentum is Nesterov's."""
-    beta1: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.9
-    """adamw: decay of the mean of gradients."""
-    beta2: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.999
-    """adamw: decay of the mean of squared gradients."""
-    weight_decay: NonNegative = 5e-4
-    """Weight decay of the kernels; biases and norm parameters are not decayed."""
-    clip_norm: Positive | None = None
-    """Largest global norm of the gradient of the trainable parameters; none: no clipping."""
-    accumulation: Count = 1
-    """Equal parts in which a batch goes through the network one after the other: less memory, the same batch."""
-    ema_decay: Annotated[float, Interval(gt=0.0, lt=1.0)] | None = 0.996
-    """Decay a step of the moving average of weights and statistics used to evaluate; none: the weights themselves."""
-
-
-@dataclass(frozen=True)
-class ScheduleConfig(Strict):
-    """The learning rate over the run: linear warm-up from 0, then the named shape."""
-
-    name: Literal["cosine", "constant"] = "cosine"
-    """Shape after warm-up."""
-    warmup_epochs: NonNegative = 2.0
-    """Length of the linear warm-up in epochs."""
-    final_fraction: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.0
-    """Learning rate at the end of the cosine, as a part of the peak."""
 
 
 @dataclass(frozen=True)
