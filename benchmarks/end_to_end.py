@@ -16,11 +16,12 @@ import numpy as np
 from benchmarks import report
 from benchmarks.arguments import RESULTS, Parser, count
 from benchmarks.ratios import pairwise
-from jaxcnn.build import Job, build_job, training_step
+from jaxcnn.build import Job, build_job
 from jaxcnn.config import TrainConfig
 from jaxcnn.config_reader import load_config
 from jaxcnn.data.loader import Arrays
 from jaxcnn.loop import StopRequest, train
+from jaxcnn.phases import make_phases
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import compiler_options
 from jaxcnn.training.step import make_chunk
@@ -87,12 +88,12 @@ def _bare_steps(job: Job) -> Callable[[], float]:
             for field in dataclasses.fields(job.config.augment)
         },
     )
-    step, _ = training_step(dataclasses.replace(job.config, augment=augment), job.network, job.schedule)
+    (phase,) = make_phases(dataclasses.replace(job.config, augment=augment), job.network, job.schedule)
     size = job.config.train.batch_size
     images = np.random.default_rng(0).integers(0, 256, (size, *job.network.preprocessing.image_shape), np.uint8)
     batch = Arrays(jnp.asarray(images), jnp.asarray(np.arange(size, dtype=np.int32) % len(job.network.class_names)))
     chunk = jax.jit(
-        make_chunk(step, lambda source, _: source),
+        make_chunk(phase.step, lambda source, _: source),
         donate_argnums=(0, 1),
         compiler_options=compiler_options(training=True),
     )

@@ -14,11 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
-from jaxcnn.augment.pipeline import make_augment
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.data import loader
 from jaxcnn.data.feed import Batches, Feed
@@ -26,20 +24,19 @@ from jaxcnn.data.source import Splits
 from jaxcnn.data.sources import open_splits
 from jaxcnn.data.split_expressions import data_set_name
 from jaxcnn.errors import InputError
-from jaxcnn.inputs import Inputs, batches_of, crops_on_host, feed_of, read_inputs
+from jaxcnn.inputs import Inputs, batches_of, feed_of, read_inputs
 from jaxcnn.models.registry import describe
 from jaxcnn.models.scan import split_stages
-from jaxcnn.network import Network, build_network, fit_start, initial_variables
-from jaxcnn.paths import GlobRule, flatten
+from jaxcnn.network import Network, build_network
+from jaxcnn.phases import Phase, class_counts, make_phases
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import compiler_options
-from jaxcnn.training.class_weights import class_weights
+from jaxcnn.start import check_frozen_start, fit_start, initial_variables
 from jaxcnn.training.metrics import Sums
-from jaxcnn.training.optim import make_optimizer
-from jaxcnn.training.partition import partition
+from jaxcnn.training.partition import check_phases, phase_rules
 from jaxcnn.training.schedules import make_schedule
-from jaxcnn.training.state import TrainState, create_state
-from jaxcnn.training.step import Step, StepOptions, make_chunk, make_step, zero_sums
+from jaxcnn.training.state import TrainState
+from jaxcnn.training.step import make_chunk, zero_sums
 from jaxcnn.weights.importer import preprocessing_for, statistics_told
 
 LOG = logging.getLogger("jaxcnn")
@@ -61,22 +58,38 @@ class Job:
     schedule: Callable
     steps_per_epoch: float
     total_steps: int
-    chunk: Callable
-    """(state, sums, source, inputs, num_steps) -> (state, sums, progress), not yet jitted; see `training/step.py`."""
+    phases: tuple[Phase, ...]
+    """Steps in which the same leaves train, in order."""
     initial_state: Callable[[], TrainState]
-    state_shapes: Callable[[], TrainState]
-    """The initial state as shapes with placements: what a checkpoint is restored into."""
     zero_sums: Callable[[], Sums]
 
     def step_of(self, epoch: float) -> int:
         """Returns the step after which so many epochs are complete."""
         return min(_steps(epoch, self.steps_per_epoch), self.total_steps)
 
-    def compile_chunk(self, state: TrainState, sums: Sums) -> Callable:
-        """Returns the compiled chunk; ahead of time, so that nothing can compile again during the run."""
+    def phase_at(self, step: int) -> int:
+        """Returns the phase, by its place, of the step that follows `step` others."""
+        return sum(self.step_of(phase.epoch) <= step for phase in self.phases[1:])
+
+    def chunk(self, phase: int) -> Callable:
+        """Returns (state, sums, source, inputs, num_steps) -> (state, sums, progress), not jitted; see `make_chunk`."""
+
+        def take(source: Any, item: Any) -> Any:
+            return jax.lax.with_sharding_constraint(self.feed.take(source, item), meshes.over_data(self.mesh))
+
+        return make_chunk(self.phases[phase].step, take)
+
+    def state_shapes(self, phase: int) -> TrainState:
+        """Returns the state of a phase as shapes with placements: what a checkpoint is restored into."""
+        everywhere = meshes.replicated(self.mesh)
+        shapes = self.phases[phase].state_shapes(self.network)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
+
+    def compile_chunk(self, state: TrainState, sums: Sums, phase: int = 0) -> Callable:
+        """Returns the compiled chunk of a phase; ahead of time, so that nothing can compile again during it."""
         everywhere = meshes.replicated(self.mesh)
         jitted = jax.jit(
-            self.chunk,
+            self.chunk(phase),
             donate_argnums=(0, 1),
             out_shardings=everywhere,
             compiler_options=compiler_options(training=True),
@@ -103,8 +116,12 @@ def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits 
     class_names = splits.train.class_names
     unmeasured = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2], _order(shape), config.data.crop_share)
     planned = build_network(config, unmeasured, class_names)
-    partition(planned.shapes["params"], GlobRule(config.freeze))
-    start = None if config.init_from is None or run is not None else fit_start(config, planned.shapes)[0]
+    rules = phase_rules(config.freeze, config.unfreeze)
+    check_phases(planned.shapes["params"], rules, config.train.epochs)
+    start = None
+    if config.init_from is not None and run is None:
+        start, fitted = fit_start(config, planned.shapes, class_names)
+        check_frozen_start(config, fitted, [rule for _, rule in rules])
 
     inputs = read_inputs(config, splits, planned)
     preprocessing = dataclasses.replace(unmeasured, mean=inputs.mean, std=inputs.std)
@@ -144,24 +161,19 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, inputs: Inputs)
     steps_per_epoch = inputs.num_train / size
     total_steps = _steps(config.train.epochs, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
-    step, optimizer = training_step(config, network, schedule, inputs)
+    phases = make_phases(config, network, schedule, inputs)
     feed = feed_of(config, inputs, network, mesh, total_steps)
 
-    def take(source: Any, item: Any) -> Any:
-        return jax.lax.with_sharding_constraint(feed.take(source, item), meshes.over_data(mesh))
-
     def initial_state() -> TrainState:
-        return meshes.replicate(mesh, state_of(config, optimizer, initial_variables(config, network)))
-
-    def state_shapes() -> TrainState:
-        shapes = jax.eval_shape(lambda variables: state_of(config, optimizer, variables), network.shapes)
-        everywhere = meshes.replicated(mesh)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
+        variables = initial_variables(config, network, class_counts(inputs, network))
+        return meshes.replicate(mesh, phases[0].begin(variables))
 
     @functools.cache
     def no_sums() -> dict[str, np.ndarray]:
         images = jax.ShapeDtypeStruct((size, *feed.image_shape), jnp.uint8)
-        return zero_sums(step, state_shapes(), images, jax.ShapeDtypeStruct((size,), jnp.int32))
+        return zero_sums(
+            phases[0].step, phases[0].state_shapes(network), images, jax.ShapeDtypeStruct((size,), jnp.int32)
+        )
 
     return Job(
         config=config,
@@ -173,9 +185,8 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, inputs: Inputs)
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        chunk=make_chunk(step, take),
+        phases=phases,
         initial_state=initial_state,
-        state_shapes=state_shapes,
         zero_sums=lambda: meshes.replicate(mesh, no_sums()),  # new buffers each time: they are donated
     )
 
@@ -183,29 +194,6 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, inputs: Inputs)
 def _steps(epochs: float, steps_per_epoch: float) -> int:
     """Steps after which so many epochs are complete; at least one."""
     return max(1, math.ceil(epochs * steps_per_epoch - 1e-9))
-
-
-def training_step(
-    config: TrainConfig, network: Network, schedule: Callable, inputs: Inputs | None = None
-) -> tuple[Step, optax.GradientTransformation]:
-    """Returns the training step of a config, see `training/step.py`, and its optimizer.
-
-    `inputs` says how many examples the classes have, and whether the loader crops; none: equally many, and no.
-    """
-    statistics = network.preprocessing
-    optimizer = make_optimizer(config.optim, schedule)
-    on_host = inputs is not None and crops_on_host(config, inputs.kind)
-    augment = make_augment(config.augment, statistics.mean, statistics.std, statistics.image_shape, skip_crop=on_host)
-    counts = None if inputs is None else np.bincount(inputs.labels, minlength=len(network.class_names))
-    weights = None if counts is None else class_weights(counts.tolist(), config.train.class_weights)
-    smoothing, accumulation = config.train.label_smoothing, config.optim.accumulation
-    options = StepOptions(config.seed, smoothing, accumulation, config.optim.ema_decay, weights)
-    return make_step(network.model, optimizer, augment, options), optimizer
-
-
-def state_of(config: TrainConfig, optimizer: optax.GradientTransformation, variables: dict[str, Any]) -> TrainState:
-    """Returns the state before step 0 for the variables of the network."""
-    return create_state(variables, GlobRule(config.freeze), optimizer, config.optim.ema_decay is not None)
 
 
 def _check_batches(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:
@@ -237,10 +225,9 @@ def _log_choices(config: TrainConfig, network: Network, splits: Splits, mesh: Me
     """One line on what was chosen, also by default."""
     parts = ", ".join(f"{name} {source.name} ({source.num_examples:,})" for name, source in splits.named().items())
     LOG.info(f"data: {parts}; images {'x'.join(map(str, network.preprocessing.image_shape))}")
-    frozen = partition(network.shapes["params"], GlobRule(config.freeze))[1]
-    frozen_count = sum(math.prod(leaf.shape) for leaf in flatten(frozen).values())
-    told = f", {frozen_count:,} of them frozen" if frozen_count else ""
-    LOG.info(f"model: {config.model.name}, {describe(network.model)}, {network.num_parameters:,} parameters{told}")
+    LOG.info(f"model: {config.model.name}, {describe(network.model)}, {network.num_parameters:,} parameters")
+    if config.freeze and config.init_from is None:
+        LOG.warning("warning: freeze without init_from: what is frozen stays as it is drawn")
     for stage in split_stages(network.model.backbone, network.shapes["params"]["backbone"]):
         LOG.info(f"model: the freeze takes leaves of some equal blocks of {stage} only, so it is not scanned")
     device = mesh.devices.flat[0]

@@ -21,6 +21,8 @@ from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.runtime import quiet_libraries
 
 Progress = dict[str, Any]
+Templates = Mapping[str, Any] | Callable[[Progress], Mapping[str, Any]]
+"""Trees in the form of what was saved, or how they follow from the progress of a checkpoint."""
 
 
 class Damaged(InputError):
@@ -96,12 +98,13 @@ class Checkpoints:
         self.wait()
         self._manager.close()
 
-    def restore(self, step: int, templates: Mapping[str, Any]) -> tuple[dict[str, Any], Progress]:
+    def restore(self, step: int, templates: Templates) -> tuple[dict[str, Any], Progress]:
         """Returns the named trees and the progress of one checkpoint.
 
         Args:
           step: which.
-          templates: trees of arrays or shapes (with shardings, if any) in the form of what was saved.
+          templates: trees of arrays or shapes (with shardings, if any) in the form of what was saved; or a function
+            that returns them for the progress of a checkpoint, on which their form may depend.
 
         Raises:
           InputError: no such checkpoint, or one of another form than the templates.
@@ -109,8 +112,9 @@ class Checkpoints:
         """
         if step not in self.steps():
             raise InputError(f"{self.folder}: no checkpoint at step {step}; there are {self.steps() or 'none'}")
-        wanted = {name: tree for name, tree in templates.items() if jax.tree.leaves(tree)}
         note = self._read(step, {"progress": self._ocp.args.JsonRestore()})["progress"]
+        trees = templates(note["progress"]) if callable(templates) else templates
+        wanted = {name: tree for name, tree in trees.items() if jax.tree.leaves(tree)}
         if other := [name for name, tree in wanted.items() if note["forms"].get(name) != form(tree)]:
             what = ", ".join(other)
             raise InputError(f"{self.folder}: checkpoint {step} is of another network or optimizer ({what})")
@@ -118,9 +122,9 @@ class Checkpoints:
         for name in wanted:
             if checksum(found[name]) != note["checksums"][name]:
                 raise Damaged(f"{self.folder}: checkpoint {step} is damaged (the checksum of {name!r} is wrong)")
-        return {name: found[name] if name in wanted else tree for name, tree in templates.items()}, note["progress"]
+        return {name: found[name] if name in wanted else tree for name, tree in trees.items()}, note["progress"]
 
-    def restore_newest(self, templates: Mapping[str, Any], warn: Callable[[str], None]) -> tuple[Any, Progress] | None:
+    def restore_newest(self, templates: Templates, warn: Callable[[str], None]) -> tuple[Any, Progress] | None:
         """Returns trees and progress of the newest checkpoint that is whole, or none if there is no checkpoint.
 
         Damaged ones are told to `warn` and, once an older one was restored, moved to `damaged-STEP` beside the
@@ -136,7 +140,7 @@ class Checkpoints:
         self._set_aside([damaged for damaged in steps if damaged > step])
         return trees, progress
 
-    def restore_best(self, templates: Mapping[str, Any], warn: Callable[[str], None]) -> tuple[Any, Progress, int]:
+    def restore_best(self, templates: Templates, warn: Callable[[str], None]) -> tuple[Any, Progress, int]:
         """Returns trees, progress and step of the best checkpoint that is whole; raises as `restore_newest`."""
         return self._first_whole(sorted(self.steps(), key=self._merit, reverse=True), templates, warn)
 
@@ -148,7 +152,7 @@ class Checkpoints:
         return (-1.0 if figures is None else _rank(figures), step)
 
     def _first_whole(
-        self, steps: Sequence[int], templates: Mapping[str, Any], warn: Callable[[str], None]
+        self, steps: Sequence[int], templates: Templates, warn: Callable[[str], None]
     ) -> tuple[Any, Progress, int]:
         for step in steps:
             try:

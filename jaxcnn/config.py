@@ -125,6 +125,9 @@ class ModelConfig(Strict):
         "normal",
     ] = "kaiming_fan_out_normal"
     """Initialiser of the convolution kernels; Kaiming's gain is that of the activation."""
+    head_init: Literal["default", "zero", "prior"] = "default"
+    """Start of a head that is not from init_from. default: its usual kernel; zero: kernel and bias 0, so that all
+    classes are equally likely; prior: kernel 0, and the bias the logarithm of each class's share of the data."""
     init_std: Positive = 0.01
     """Standard deviation of `init=normal`."""
     zero_last_scale: bool = False
@@ -214,11 +217,16 @@ class TrainConfig(Strict):
     """How the network is measured."""
     freeze: tuple[str, ...] = ()
     """Globs of parameter paths that do not train, such as `backbone/**`; `!` takes back, the last match wins."""
+    unfreeze: tuple[tuple[float, str], ...] = ()
+    """Epochs with globs of what trains from then on, such as `2 backbone/stage4/** 5 **`: gradual unfreezing."""
     init_from: str | None = None
     """Run folder, file of weights (.safetensors, .pth, .h5) or hf-hub:OWNER/NAME from whose weights this run starts.
 
-    Images are then normalised with the statistics of those weights; a head of another class count starts anew, and
+    Images are then normalised with the statistics of those weights; a head for other classes starts anew, and
     colour weights are summed for grey images unless data.channels is 3."""
+    replace_head: Literal["auto", "always", "never"] = "auto"
+    """Whether the head of init_from gives way to a new one. auto: where its classes are others, by number or by name;
+    never: then it is an error."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The devices."""
 

@@ -26,6 +26,10 @@ class OptimConfig(Strict):
     """adamw: decay of the mean of squared gradients."""
     weight_decay: NonNegative = 5e-4
     """Weight decay of the kernels; biases and norm parameters are not decayed."""
+    layer_decay: Annotated[float, Interval(gt=0.0, le=1.0)] = 1.0
+    """Learning rate of each part of the network (stem, stages, neck, head) as a share of that of the part after it."""
+    lr_multipliers: tuple[tuple[str, Positive], ...] = ()
+    """Factors of the learning rate by glob of parameter paths, beside layer_decay; the last that matches counts."""
     clip_norm: Positive | None = None
     """Largest global norm of the gradient of the trainable parameters; none: no clipping."""
     accumulation: Count = 1

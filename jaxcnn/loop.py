@@ -5,52 +5,25 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
+from jaxcnn import mesh as meshes
 from jaxcnn.build import Job
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.drawings import Drawings
 from jaxcnn.errors import InputError, Interrupted, RunFailed
 from jaxcnn.evaluation import evaluate
 from jaxcnn.pace import Ending, Pace, StopRequest, Stopwatch
-from jaxcnn.paths import GlobRule
+from jaxcnn.progress import Progress
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import environment
 from jaxcnn.trace import StepTrace
 from jaxcnn.training.metrics import Sums, divide
 from jaxcnn.training.state import TrainState, from_trees, to_trees
 from jaxcnn.writer import LOG, Writer
-
-
-@dataclass
-class Progress:
-    """What a run knows besides its arrays; saved as JSON with each checkpoint."""
-
-    best: dict[str, float] | None = None
-    """Step, epoch and top1 of the best validation so far."""
-    higher_epoch: float = 0.0
-    """Epoch at which the validation top-1 last rose above all before."""
-    stopped_early: bool = False
-    seconds: float = 0.0
-    """Wall time of the sessions before this one."""
-
-    def judge(self, step: int, epoch: float, top1: float) -> bool:
-        """Takes one evaluation in and returns whether it is the best so far.
-
-        Of equal ones the latest is the best: on a small validation split ties are common, and the loss is no judge
-        between them, since training with smoothed labels makes it grow again. Patience waits for a higher one.
-        """
-        before = -math.inf if self.best is None else self.best["top1"]
-        if top1 > before:
-            self.higher_epoch = epoch
-        is_best = top1 >= before
-        if is_best:
-            self.best = {"step": step, "epoch": epoch, "top1": top1}
-        return is_best
 
 
 class Trainer:
@@ -62,6 +35,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.progress = Progress()
         self.seconds_to_first_step: float | None = None
+        self.compile_seconds = 0.0
         self.state, self.sums = self._first_state()
         self.step = int(self.state.step)
         self.writer = Writer(folder, job.total_steps, self.step)
@@ -75,43 +49,66 @@ class Trainer:
 
     def _first_state(self) -> tuple[TrainState, Sums]:
         """The state to start from: that of the newest whole checkpoint, else that before step 0."""
-        rule, sums = GlobRule(self.job.config.freeze), self.job.zero_sums()
-        restored = self.checkpoints.restore_newest(to_trees(self.job.state_shapes(), sums), LOG.warning)
+        sums = self.job.zero_sums()
+        restored = self.checkpoints.restore_newest(self._templates, LOG.warning)
         if restored is None:
             self.folder.cut_metrics(0)
             return self.job.initial_state(), sums
         trees, notes = restored
         self.progress = Progress(**notes)
-        state, sums = from_trees(trees, rule)
+        state, sums = from_trees(trees, self.job.phases[self.progress.phase].rule)
         self.folder.cut_metrics(int(state.step))
         LOG.info(f"{self.folder.path}: going on from step {int(state.step)} of {self.job.total_steps}")
         return state, sums
+
+    def _templates(self, progress: dict[str, Any]) -> dict[str, Any]:
+        """The form of a checkpoint: what has an optimizer state and an average depends on the phase."""
+        return to_trees(self.job.state_shapes(progress.get("phase", 0)), self.job.zero_sums())
 
     def run(self) -> dict[str, Any]:
         """Trains to the end and returns the result, which is also in result.json."""
         boundaries = [] if self.progress.stopped_early else self._boundaries()
         if not boundaries and (result := self.folder.result()) is not None:
             return result  # it was finished before
-        begun = time.perf_counter()
-        compiled = self.job.compile_chunk(self.state, self.sums)
-        compile_seconds = time.perf_counter() - begun
-        self.watch = Stopwatch()
+        compiled = None
         for boundary, epoch in boundaries:
+            if compiled is None or self.job.phase_at(self.step) != self.progress.phase:
+                compiled = self._compile()
             self._train_until(compiled, boundary)
             self._evaluate(epoch)
             if self.progress.stopped_early:
                 break
         if self.trace is not None:
             self.trace.end()
-        result = self._result(compile_seconds)
+        result = self._result()
         self.checkpoints.close()
         self.writer.close()
         return result
+
+    def _compile(self) -> Callable:
+        """The program of the steps that follow, after what they thaw is thawed."""
+        job, phase = self.job, self.job.phase_at(self.step)
+        if phase != self.progress.phase:
+            self.state = meshes.replicate(job.mesh, job.phases[phase].go_on(self.state))
+            self.progress.phase = phase
+        begun = time.perf_counter()
+        compiled = job.compile_chunk(self.state, self.sums, phase)
+        seconds = time.perf_counter() - begun
+        self.compile_seconds += seconds
+        if len(job.phases) > 1:
+            numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.state.params))
+            self.writer.say(
+                f"phase {phase + 1} of {len(job.phases)} from step {self.step}: {numbers:,} parameters train; "
+                f"compiled in {seconds:.1f} s"
+            )
+        self.pace, self.watch = Pace(job.feed.rows), Stopwatch()
+        return compiled
 
     def _boundaries(self) -> list[tuple[int, float]]:
         """(step, epoch) of the evaluations still to come; the end of the run is always one."""
         job, every = self.job, self.job.config.evaluation.every_epochs
         epochs = [float(epoch) for epoch in range(every, math.floor(job.config.train.epochs) + 1, every)]
+        epochs += [phase.epoch for phase in job.phases[1:]]
         points = {job.step_of(epoch): epoch for epoch in epochs}
         points.setdefault(job.total_steps, float(job.config.train.epochs))
         # A checkpoint at a boundary was written after its evaluation, one between boundaries before the next.
@@ -220,7 +217,7 @@ class Trainer:
             f"go on with: python train.py --workdir {shlex.quote(str(self.folder.path))} --resume"
         )
 
-    def _result(self, compile_seconds: float) -> dict[str, Any]:
+    def _result(self) -> dict[str, Any]:
         """Measures the best weights on validation and test, and writes result.json."""
         job = self.job
         self.checkpoints.wait()
@@ -229,9 +226,9 @@ class Trainer:
         final = self._measure(self.state, list(job.splits))
         figures = final
         if best != self.step:
-            templates = to_trees(self.job.state_shapes(), self.sums)
-            trees, _, best = self.checkpoints.restore_best(templates, LOG.warning)
-            figures = self._measure(from_trees(trees, GlobRule(job.config.freeze))[0], list(job.splits))
+            trees, notes, best = self.checkpoints.restore_best(self._templates, LOG.warning)
+            rule = job.phases[notes.get("phase", 0)].rule
+            figures = self._measure(from_trees(trees, rule)[0], list(job.splits))
         lines = self.folder.metrics()
         result = {
             **figures,
@@ -243,7 +240,7 @@ class Trainer:
             "stopped_early": self.progress.stopped_early,
             "seconds": self._seconds(),
             "seconds_to_first_step": self.seconds_to_first_step,
-            "compile_seconds": compile_seconds,
+            "compile_seconds": self.compile_seconds,
             "images_per_second": statistics.median(line["images_per_second"] for line in lines) if lines else None,
             **environment(),
         }

@@ -1,6 +1,5 @@
-"""A network with its preprocessing and class names, and the variables it starts from or was left with by a run."""
+"""A network with its preprocessing and class names, and the variables that a run has left it with."""
 
-import dataclasses
 import functools
 import logging
 import math
@@ -10,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcnn.augment.normalise import normalise
 from jaxcnn.augment.test_time import crops_and_flips
@@ -22,13 +20,11 @@ from jaxcnn.errors import InputError
 from jaxcnn.models.classifier import Classifier
 from jaxcnn.models.registry import build_model
 from jaxcnn.paths import GlobRule, flatten, merge
-from jaxcnn.run_folder import RunFolder, is_run
+from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import compiler_options
 from jaxcnn.training.evaluation_step import make_evaluation_step
-from jaxcnn.training.partition import partition
-from jaxcnn.weights.files import Hints, Weights, read_weights
+from jaxcnn.training.partition import partition_variables, phase_rules
 from jaxcnn.weights.imported_run import numbered
-from jaxcnn.weights.importer import Fitted, filled, fit
 
 LOG = logging.getLogger("jaxcnn")
 
@@ -78,15 +74,20 @@ class Network:
         return sum(math.prod(leaf.shape) for leaf in flatten(self.shapes["params"]).values())
 
 
-def build_network(config: TrainConfig, preprocessing: Preprocessing, class_names: tuple[str, ...]) -> Network:
-    """Returns the network of a config; raises InputError where its parts do not fit each other or the images."""
+def build_network(
+    config: TrainConfig, preprocessing: Preprocessing, class_names: tuple[str, ...], freeze: GlobRule | None = None
+) -> Network:
+    """Returns the network of a config; raises InputError where its parts do not fit each other or the images.
+
+    Batch norms use their running statistics in training where `freeze` has them; none: that of the first epoch.
+    """
     wanted = config.model.num_classes
     if wanted is not None and wanted != len(class_names):
         raise InputError(
             f"model.num_classes={wanted}: {data_set_name(config.data)} has {len(class_names)} classes; "
             "leave the field out, and it follows from the data"
         )
-    model = build_model(config.model, preprocessing.image_shape, len(class_names), GlobRule(config.freeze))
+    model = build_model(config.model, preprocessing.image_shape, len(class_names), freeze or GlobRule(config.freeze))
     network = Network(model, preprocessing, class_names, config.evaluation)
     if config.evaluation.crops > 1 and network.measured_on[0] == preprocessing.image_shape:
         raise InputError(
@@ -107,50 +108,6 @@ def larger(shape: tuple[int, int, int], crop_share: float) -> tuple[int, int, in
     return (round(shape[0] / crop_share), round(shape[1] / crop_share), shape[2])
 
 
-def initial_variables(config: TrainConfig, network: Network) -> dict[str, Any]:
-    """Returns {"params", "batch_stats"} before step 0: drawn from the seed, then those of `init_from` put in.
-
-    Raises:
-      InputError: `init_from` does not fit the network. A head for other classes is no error: it starts anew.
-    """
-    image = jnp.zeros((1, *network.preprocessing.image_shape), jnp.float32)
-    drawn = jax.jit(network.model.init)(jax.random.key(config.seed), image)
-    variables = {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})}
-    if config.init_from is None:
-        return variables
-    weights, fitted = fit_start(config, variables)
-    for note in (*fitted.notes, *_other_names(weights, fitted, network.class_names)):
-        LOG.info(f"init_from {config.init_from}: {note}")
-    return filled(variables, fitted)
-
-
-def fit_start(config: TrainConfig, shapes: dict[str, Any]) -> tuple[Weights, Fitted]:
-    """Returns the weights of `init_from` as they are and in the form of the network; raises as `initial_variables`."""
-    assert config.init_from is not None
-    weights = dataclasses.replace(read_start(config.init_from), place=f"init_from={config.init_from!r}")
-    return weights, fit(weights, flatten(shapes), f"model.name={config.model.name!r}")
-
-
-def _other_names(weights: Weights, fitted: Fitted, names: tuple[str, ...]) -> list[str]:
-    """A note where the head is kept, but was trained for classes of other names."""
-    theirs = weights.class_names
-    if theirs is None or theirs == numbered(len(theirs)) or theirs == names or "params/head/kernel" in fitted.anew:
-        return []
-    label = next((label for label, pair in enumerate(zip(theirs, names, strict=False)) if pair[0] != pair[1]), 0)
-    return [f"the head is kept, but its class {label} was {theirs[label]!r} and is {names[label]!r} now"]
-
-
-def read_start(place: str) -> Weights:
-    """Returns the weights to start from: the best of a run folder, or those of a file or a hub name."""
-    if not is_run(place):
-        return read_weights(place)
-    folder = RunFolder(place)
-    leaves = {path: np.asarray(leaf) for path, leaf in flatten(load_variables(folder)[0]).items()}
-    images = folder.preprocessing
-    hints = Hints(images.mean, images.std, image_size=images.image_shape[0], crop_share=images.crop_share)
-    return Weights(place, leaves, hints, folder.class_names)
-
-
 def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, Any], int]:
     """Returns ({"params", "batch_stats"}, step) of a run, the moving averages where it kept them.
 
@@ -162,15 +119,18 @@ def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, An
       InputError: no such checkpoint, or a damaged one.
     """
     config = folder.config
-    shapes = build_network(config, folder.preprocessing, folder.class_names).shapes
-    trainable, _ = partition(shapes["params"], GlobRule(config.freeze))
-    templates = {"model": shapes}
-    if config.optim.ema_decay is not None:
-        templates["average"] = {"params": trainable, "batch_stats": shapes["batch_stats"]}
+    shapes = _on_one_device(build_network(config, folder.preprocessing, folder.class_names).shapes)
+    rules = phase_rules(config.freeze, config.unfreeze)
+
+    def templates(progress: dict[str, Any]) -> dict[str, Any]:
+        moving, _ = partition_variables(shapes, rules[progress.get("phase", 0)][1])
+        if config.optim.ema_decay is None:
+            return {"model": shapes}
+        return {"model": shapes, "average": moving}
+
     checkpoints = Checkpoints(folder.checkpoints, read_only=True) if folder.checkpoints.is_dir() else None
     if checkpoints is None or not checkpoints.steps():
         raise InputError(f"{folder.path} has no checkpoint yet")
-    templates = _on_one_device(templates)
     if which == "best":
         trees, _, step = checkpoints.restore_best(templates, LOG.warning)
     else:
@@ -179,8 +139,7 @@ def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, An
     variables = trees["model"]
     if "average" in trees:
         average = trees["average"]
-        params = merge(variables["params"], average["params"])
-        variables = {"params": params, "batch_stats": average["batch_stats"]}
+        variables = {name: merge(variables[name], average[name]) for name in average}
     return variables, step
 
 

@@ -8,7 +8,7 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from jaxcnn.errors import InputError
 
@@ -56,6 +56,12 @@ def _hits(pattern: str, path: str) -> bool:
     return _compile(pattern.removeprefix("!")).fullmatch(path + "/") is not None
 
 
+class PathSet(Protocol):
+    """A set of paths."""
+
+    def matches(self, path: str) -> bool: ...
+
+
 @dataclass(frozen=True)
 class GlobRule:
     """A set of paths, given by globs: hashable, so that a module can hold one.
@@ -89,7 +95,7 @@ def _nearest(pattern: str, paths: list[str]) -> str:
     return "nearest paths: " + ", ".join(near)
 
 
-def split(tree: Tree, rule: GlobRule) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(tree: Tree, rule: PathSet) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns (leaves outside the rule, leaves in the rule), both as nested dicts; leaves are passed, not copied."""
     outside: dict[str, Any] = {}
     inside: dict[str, Any] = {}
@@ -102,6 +108,12 @@ def merge(first: Tree, second: Tree) -> dict[str, Any]:
     """Returns the tree that holds the leaves of both, in sorted order: the inverse of `split`."""
     flat = {**flatten(first), **flatten(second)}
     return unflatten({path: flat[path] for path in sorted(flat)})
+
+
+def select(tree: Tree, like: Tree) -> dict[str, Any]:
+    """Returns the leaves of a tree that another tree has too, by path."""
+    flat = flatten(tree)
+    return unflatten({path: flat[path] for path in flatten(like)})
 
 
 def difference(expected: Tree, found: Tree, limit: int = 3) -> str:

@@ -17,10 +17,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
-from jaxcnn.build import state_of, training_step
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.network import build_network
+from jaxcnn.phases import make_phases
 
 _TOPOLOGY = "a generation and the chips along each axis, such as v5e:2x2, v5e:2x4 or v4:2x2x1"
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8, "f64": 8}
@@ -90,10 +90,9 @@ def plan_step(config: TrainConfig, image_shape: tuple[int, int, int], num_classe
     channels = image_shape[2]
     preprocessing = Preprocessing(image_shape, (0.5,) * channels, (0.25,) * channels)
     network = build_network(config, preprocessing, tuple(map(str, range(num_classes))))
-    step, optimizer = training_step(config, network, lambda _: config.optim.peak_lr)
-    state = jax.eval_shape(lambda variables: state_of(config, optimizer, variables), network.shapes)
+    phase = make_phases(config, network, lambda _: config.optim.peak_lr)[-1]  # the one in which most trains
     images = jax.ShapeDtypeStruct((config.train.batch_size, *image_shape), jnp.uint8)
-    return figures_of(compile_step(step, state, images, mesh))
+    return figures_of(compile_step(phase.step, phase.state_shapes(network), images, mesh))
 
 
 def compile_step(step: Callable, state: Any, images: jax.ShapeDtypeStruct, mesh: Mesh) -> jax.stages.Compiled:

@@ -29,7 +29,7 @@ state = job.initial_state()
 state = state.replace(params=wide(state.params), batch_stats=wide(state.batch_stats),
                       opt_state=wide(state.opt_state), ema=wide(state.ema))
 sums = wide(job.zero_sums())
-chunk = jax.jit(job.chunk)
+chunk = jax.jit(job.chunk(0))
 state, sums, _ = chunk(state, sums, job.feed.source, job.feed.inputs(0, 3), np.int32(3))
 leaves = jax.tree_util.tree_leaves_with_path((state.params, state.batch_stats, state.ema, sums))
 print(json.dumps({jax.tree_util.keystr(p): [float(np.sum(x)), float(np.sum(np.abs(x)))] for p, x in leaves}))

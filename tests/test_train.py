@@ -128,8 +128,9 @@ def test_a_finished_run_can_be_resumed_without_effect(run: Path, capsys) -> None
 
 def test_init_from_takes_the_weights_and_replaces_a_head_of_another_size(run: Path, tiny_config, caplog) -> None:
     from jaxcnn.errors import InputError
-    from jaxcnn.network import build_network, initial_variables
+    from jaxcnn.network import build_network
     from jaxcnn.paths import flatten
+    from jaxcnn.start import initial_variables
 
     config = replace(with_fields(tiny_config, model__width=8), init_from=str(run))
     inputs = RunFolder(run).preprocessing

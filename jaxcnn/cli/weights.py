@@ -71,9 +71,10 @@ def _add_import(commands: Any) -> None:
 
 def _import(options: Any, rest: list[str]) -> int:
     from jaxcnn.config_reader import check
-    from jaxcnn.network import build_network, initial_variables, read_start
+    from jaxcnn.network import build_network
     from jaxcnn.paths import flatten
     from jaxcnn.run_folder import RunFolder, check_free, is_run
+    from jaxcnn.start import initial_variables, read_start
     from jaxcnn.weights import imported_run
     from jaxcnn.weights.importer import filled, fit, statistics_told
 

@@ -3,12 +3,32 @@
 A frozen leaf gets no gradient (the step differentiates with respect to the trainable subtree only), no update and no
 optimizer state; and a norm whose parameters are frozen uses its running statistics and does not write them
 (`models/norms.py`, which is given the same rule). On disk the tree is the same whatever is frozen.
+
+A run may thaw leaves on its way (Howard & Ruder 2018, section 3.3, gradual unfreezing): it then has phases, each with a
+rule of its own, and what trains in one trains in all that follow.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jaxcnn.errors import InputError
 from jaxcnn.paths import GlobRule, Tree, flatten, split
+
+Variables = dict[str, Any]
+"""{"params", "batch_stats"}: parameters and running statistics."""
+
+
+@dataclass(frozen=True)
+class FrozenStatistics:
+    """The paths of the running statistics that do not move: those of norms whose scale and bias are frozen."""
+
+    rule: GlobRule
+
+    def matches(self, path: str) -> bool:
+        """Returns whether the path of a statistic, such as `backbone/stem/norm/mean`, is in the set."""
+        norm = path.rpartition("/")[0]
+        return self.rule.matches(f"{norm}/scale") and self.rule.matches(f"{norm}/bias")
 
 
 def partition(params: Tree, rule: GlobRule) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -24,3 +44,54 @@ def partition(params: Tree, rule: GlobRule) -> tuple[dict[str, Any], dict[str, A
             f"freeze={rule.patterns}: every parameter is frozen, so nothing would train; leave out the head"
         )
     return trainable, frozen
+
+
+def partition_variables(variables: Tree, rule: GlobRule) -> tuple[Variables, Variables]:
+    """Returns (what moves, what is frozen) of parameters and statistics; raises as `partition`."""
+    trainable, frozen = partition(variables["params"], rule)
+    moving, still = split(variables.get("batch_stats", {}), FrozenStatistics(rule))
+    return {"params": trainable, "batch_stats": moving}, {"params": frozen, "batch_stats": still}
+
+
+def phase_rules(freeze: Sequence[str], unfreeze: Sequence[tuple[float, str]]) -> list[tuple[float, GlobRule]]:
+    """Returns (first epoch, what is frozen) of each phase, in order.
+
+    Args:
+      freeze: globs of what is frozen at first.
+      unfreeze: (epoch, glob): what trains from that epoch on.
+
+    Raises:
+      InputError: an epoch that is not above 0, a glob that takes back, or one that is there twice.
+    """
+    rules, patterns = [(0.0, GlobRule(tuple(freeze)))], tuple(freeze)
+    for epoch, glob in unfreeze:
+        if epoch <= 0 or glob.startswith("!"):
+            raise InputError(f"unfreeze={epoch:g} {glob!r}: it takes an epoch above 0 and a glob of what trains then")
+    for epoch in sorted({epoch for epoch, _ in unfreeze}):
+        patterns += tuple(f"!{glob}" for at, glob in unfreeze if at == epoch)
+        rules.append((epoch, GlobRule(patterns)))
+    return rules
+
+
+def check_phases(params: Tree, rules: Sequence[tuple[float, GlobRule]], epochs: float) -> None:
+    """Raises InputError where a phase begins after the run, thaws nothing, or a glob matches nothing."""
+    before: set[str] = set()
+    for epoch, rule in rules:
+        what = "freeze" if epoch == 0 else "unfreeze"
+        if epoch >= epochs:
+            raise InputError(f"unfreeze={epoch:g} {rule.patterns[-1][1:]!r}: the run has only {epochs:g} epochs")
+        rule.check(flatten(params), what)
+        trainable = set(flatten(partition(params, rule)[0]))
+        if trainable == before:
+            raise InputError(f"unfreeze={epoch:g} {rule.patterns[-1][1:]!r}: all that it matches trains already")
+        before = trainable
+
+
+def first_phases(params: Tree, rules: Sequence[GlobRule]) -> dict[str, int]:
+    """Returns the phase in which each parameter begins to train, by path; those that never do are left out."""
+    first: dict[str, int] = {}
+    for phase, rule in enumerate(rules):
+        for path in flatten(params):
+            if path not in first and not rule.matches(path):
+                first[path] = phase
+    return first

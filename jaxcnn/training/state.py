@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcnn.paths import GlobRule, merge
+from jaxcnn.paths import GlobRule, Tree, flatten, merge, unflatten
 from jaxcnn.training.metrics import Sums
-from jaxcnn.training.partition import partition
+from jaxcnn.training.optim import carry_over
+from jaxcnn.training.partition import partition_variables
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -20,9 +21,9 @@ class TrainState(flax.struct.PyTreeNode):
     params: Any
     """The trainable leaves."""
     frozen: Any
-    """The other parameters."""
+    """{"params", "batch_stats"} of what does not move: passed from step to step, never written."""
     batch_stats: Any
-    """Running statistics of batch norms."""
+    """Running statistics of the batch norms that train."""
     opt_state: Any
     """The optimizer's state, for the trainable leaves."""
     ema: Any
@@ -36,30 +37,54 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def variables(self) -> dict[str, Any]:
         """The variables to evaluate with, as `model.apply` takes them."""
-        return {"params": merge(self.averaged["params"], self.frozen), "batch_stats": self.averaged["batch_stats"]}
+        return merge_variables(self.averaged, self.frozen)
+
+    @property
+    def current(self) -> dict[str, Any]:
+        """The variables to train with."""
+        return merge_variables({"params": self.params, "batch_stats": self.batch_stats}, self.frozen)
+
+
+def merge_variables(moving: Tree, frozen: Tree) -> dict[str, Any]:
+    """Returns {"params", "batch_stats"} of what moves and what does not: the inverse of `partition_variables`."""
+    return {name: merge(moving[name], frozen[name]) for name in ("params", "batch_stats")}
 
 
 def create_state(
     variables: dict[str, Any], rule: GlobRule, optimizer: optax.GradientTransformation, use_ema: bool
 ) -> TrainState:
     """Returns the state before step 0, for the variables of `model.init` or of weights read from elsewhere."""
-    trainable, frozen = partition(variables["params"], rule)
-    batch_stats = variables.get("batch_stats", {})
+    moving, frozen = partition_variables(variables, rule)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=trainable,
+        params=moving["params"],
         frozen=frozen,
-        batch_stats=batch_stats,
-        opt_state=optimizer.init(trainable),
+        batch_stats=moving["batch_stats"],
+        opt_state=optimizer.init(moving["params"]),
         # Copies: two leaves of a donated state must not share a buffer.
-        ema=jax.tree.map(jnp.copy, {"params": trainable, "batch_stats": batch_stats}) if use_ema else None,
+        ema=jax.tree.map(jnp.copy, moving) if use_ema else None,
     )
+
+
+def thawed(state: TrainState, rule: GlobRule, optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns the state with less of it frozen: what trained already keeps its optimizer state and its averages.
+
+    Args:
+      state: after the last step of a phase.
+      rule: what is frozen in the next.
+      optimizer: of the next phase.
+    """
+    new = create_state(state.current, rule, optimizer, state.ema is not None)
+    ema = None
+    if state.ema is not None:
+        ema = {name: unflatten({**flatten(new.ema[name]), **flatten(state.ema[name])}) for name in new.ema}
+    return new.replace(step=state.step, opt_state=carry_over(state.opt_state, new.opt_state), ema=ema)
 
 
 def to_trees(state: TrainState, sums: Sums) -> dict[str, Any]:
     """Returns a state as the trees of a checkpoint: `model` is the same whatever is frozen."""
     return {
-        "model": {"params": merge(state.params, state.frozen), "batch_stats": state.batch_stats},
+        "model": state.current,
         "average": {} if state.ema is None else state.ema,
         "optimizer": {"step": state.step, "opt_state": state.opt_state},
         "sums": sums,
@@ -68,13 +93,13 @@ def to_trees(state: TrainState, sums: Sums) -> dict[str, Any]:
 
 def from_trees(trees: dict[str, Any], rule: GlobRule) -> tuple[TrainState, Sums]:
     """Returns the state and sums of a checkpoint's trees: the inverse of `to_trees`."""
-    params, frozen = partition(trees["model"]["params"], rule)
+    moving, frozen = partition_variables(trees["model"], rule)
     optimizer = trees["optimizer"]
     state = TrainState(
         step=optimizer["step"],
-        params=params,
+        params=moving["params"],
         frozen=frozen,
-        batch_stats=trees["model"]["batch_stats"],
+        batch_stats=moving["batch_stats"],
         opt_state=optimizer["opt_state"],
         ema=trees["average"] or None,
     )

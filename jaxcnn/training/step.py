@@ -11,11 +11,11 @@ import numpy as np
 import optax
 
 from jaxcnn.augment.mixing import Mix
-from jaxcnn.paths import merge
+from jaxcnn.paths import select
 from jaxcnn.training import metrics
 from jaxcnn.training.losses import Targets, target_losses
 from jaxcnn.training.metrics import Sums
-from jaxcnn.training.state import TrainState
+from jaxcnn.training.state import TrainState, merge_variables
 
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Sums]]
 
@@ -69,10 +69,13 @@ def _differentiate(model: nn.Module, frozen: Any, options: StepOptions) -> Calla
     """Returns (params, batch_stats, images, targets, key) -> (gradients, batch_stats, sums) of the whole batch."""
 
     def loss(params, batch_stats, images, targets, key):
-        variables = {"params": merge(params, frozen), "batch_stats": batch_stats}
+        variables = merge_variables({"params": params, "batch_stats": batch_stats}, frozen)
         logits, new = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         losses = target_losses(logits, targets, options.label_smoothing, options.class_weights)
-        return jnp.mean(losses), (new.get("batch_stats", {}), metrics.sums_of(logits, targets.labels))
+        return jnp.mean(losses), (
+            select(new.get("batch_stats", {}), batch_stats),
+            metrics.sums_of(logits, targets.labels),
+        )
 
     def whole(params, batch_stats, images, targets, key):
         (_, (batch_stats, sums)), grads = jax.value_and_grad(loss, has_aux=True)(
@@ -120,15 +123,19 @@ def make_chunk(step: Step, take: Callable) -> Callable:
     """
 
     def chunk(state: TrainState, sums: Sums, source: Any, inputs: Any, num_steps: jax.Array) -> Any:
+        frozen = state.frozen  # outside of what the loop carries: no step writes it
+
         def body(index, carry):
-            state, sums, recent = carry
+            moving, sums, recent = carry
             batch = take(source, jax.tree.map(lambda leaf: leaf[index], inputs))
-            state, new = step(state, batch.images, batch.labels)
+            moving, new = step(moving.replace(frozen=frozen), batch.images, batch.labels)
             brief = {name: new[name] for name in recent}
-            return state, metrics.add(sums, new), metrics.add(recent, brief)
+            return moving.replace(frozen=()), metrics.add(sums, new), metrics.add(recent, brief)
 
         recent = {name: jnp.zeros_like(sums[name]) for name in ("loss", "top1", "examples")}
-        state, sums, recent = jax.lax.fori_loop(0, num_steps, body, (state, sums, recent))
+        start = (state.replace(frozen=()), sums, recent)
+        moving, sums, recent = jax.lax.fori_loop(0, num_steps, body, start)
+        state = moving.replace(frozen=frozen)
         return state, sums, {**recent, "step": state.step}
 
     return chunk

@@ -24,6 +24,11 @@ def numbered(count: int) -> tuple[str, ...]:
     return tuple(f"class {label}" for label in range(count))
 
 
+def is_numbered(names: tuple[str, ...]) -> bool:
+    """Returns whether the names of classes are only their numbers."""
+    return names == numbered(len(names))
+
+
 def class_names_of(weights: Weights, given: str | None, data: DataConfig) -> tuple[str, ...]:
     """Returns the names of an imported run's classes.
 

@@ -43,13 +43,14 @@ class Fitted:
     dialect: Dialect
 
 
-def fit(weights: Weights, shapes: Mapping[str, Any], what: str) -> Fitted:
+def fit(weights: Weights, shapes: Mapping[str, Any], what: str, new_head: str | None = None) -> Fitted:
     """Returns the leaves of a network, taken from named tensors.
 
     Args:
       weights: where from.
       shapes: of the leaves, by path: `flatten({"params": ..., "batch_stats": ...})`.
       what: the network, for messages.
+      new_head: why the head starts anew even where the source has one that fits; none: it does not.
 
     Raises:
       InputError: names or shapes do not fit, with both sides of those that do not; or weights that are not finite.
@@ -60,10 +61,14 @@ def fit(weights: Weights, shapes: Mapping[str, Any], what: str) -> Fitted:
     taken = {entry.name for entry in entries.values()}
     unexpected = [name for name in tensors if name not in taken]
     anew = _new_top(tensors, entries, shapes)
+    if new_head and not anew:
+        anew = tuple(path for path in shapes if "/head/" in path)
+    else:
+        new_head = None
     notes = []
     if anew:
         unexpected = [name for name in unexpected if not name.startswith(TOPS)]
-        notes.append(_top_note(anew, shapes, weights))
+        notes.append(_top_note(anew, shapes, new_head or f"{weights.place} has none of that shape"))
     report = Report(
         missing=[
             entry.name + _beside(entry.name, path)
@@ -132,10 +137,10 @@ def _new_top(
     return () if any(count in (classes, None) for count in counts) else tuple(head)
 
 
-def _top_note(anew: tuple[str, ...], shapes: Mapping[str, Any], weights: Weights) -> str:
+def _top_note(anew: tuple[str, ...], shapes: Mapping[str, Any], reason: str) -> str:
     layers = "neck and head start" if any("/neck/" in path for path in anew) else "head starts"
     classes = shapes["params/head/kernel"].shape[1]
-    return f"the {layers} anew, for {classes} classes: {weights.place} has none of that shape"
+    return f"the {layers} anew, for {classes} classes: {reason}"
 
 
 def _for_images(

@@ -1,0 +1,110 @@
+"""The phases of a run: steps in which the same leaves train. A run that thaws nothing on its way has one."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxcnn.augment.pipeline import make_augment
+from jaxcnn.config import TrainConfig
+from jaxcnn.inputs import Inputs, crops_on_host
+from jaxcnn.network import Network, build_network
+from jaxcnn.paths import GlobRule
+from jaxcnn.training.class_weights import class_weights
+from jaxcnn.training.learning_rates import factors_of
+from jaxcnn.training.optim import make_optimizer
+from jaxcnn.training.partition import first_phases, phase_rules
+from jaxcnn.training.state import TrainState, create_state, thawed
+from jaxcnn.training.step import Step, StepOptions, make_step
+
+LOG = logging.getLogger("jaxcnn")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps in which the same leaves train.
+
+    Attributes:
+      epoch: where it begins.
+      rule: what is frozen.
+      step: one step; see `training/step.py`.
+      optimizer: of the leaves that train.
+      use_ema: whether moving averages are kept.
+    """
+
+    epoch: float
+    rule: GlobRule
+    step: Step
+    optimizer: optax.GradientTransformation
+    use_ema: bool
+
+    def begin(self, variables: dict[str, Any]) -> TrainState:
+        """Returns the state before step 0 for the variables of the network."""
+        return create_state(variables, self.rule, self.optimizer, self.use_ema)
+
+    def go_on(self, state: TrainState) -> TrainState:
+        """Returns the state after the last step of the phase before, for the first of this one."""
+        return thawed(state, self.rule, self.optimizer)
+
+    def state_shapes(self, network: Network) -> TrainState:
+        """Returns the shapes of the state."""
+        return jax.eval_shape(self.begin, network.shapes)
+
+
+def make_phases(
+    config: TrainConfig,
+    network: Network,
+    schedule: Callable,
+    inputs: Inputs | None = None,
+    start: str | None = None,
+) -> tuple[Phase, ...]:
+    """Returns the phases of a config, in order.
+
+    Args:
+      config: what to train.
+      network: of it.
+      schedule: step -> learning rate.
+      inputs: how many examples the classes have, and whether the loader crops; none: equally many, and no.
+      start: the point of the network whose output the steps are given; none: they are given images.
+    """
+    params, rules = network.shapes["params"], phase_rules(config.freeze, config.unfreeze)
+    optim = config.optim
+    factors = factors_of(params, network.model.part_paths, optim.layer_decay, optim.lr_multipliers)
+    first = first_phases(params, [rule for _, rule in rules]) if len(rules) > 1 else None
+    augment = _augment(config, network, inputs) if start is None else lambda key, features: (features, None)
+    options = StepOptions(
+        seed=config.seed,
+        label_smoothing=config.train.label_smoothing,
+        accumulation=optim.accumulation,
+        ema_decay=optim.ema_decay,
+        class_weights=_class_weights(config, network, inputs),
+    )
+    phases = []
+    for index, (epoch, rule) in enumerate(rules):
+        groups = None if first is None else {path: group for path, group in first.items() if group <= index}
+        optimizer = make_optimizer(optim, schedule, factors, groups)
+        model = build_network(config, network.preprocessing, network.class_names, rule).model
+        step = make_step(model.clone(start=start), optimizer, augment, options)
+        phases.append(Phase(epoch, rule, step, optimizer, optim.ema_decay is not None))
+    return tuple(phases)
+
+
+def _augment(config: TrainConfig, network: Network, inputs: Inputs | None) -> Any:
+    images = network.preprocessing
+    on_host = inputs is not None and crops_on_host(config, inputs.kind)
+    return make_augment(config.augment, images.mean, images.std, images.image_shape, skip_crop=on_host)
+
+
+def _class_weights(config: TrainConfig, network: Network, inputs: Inputs | None) -> tuple[float, ...] | None:
+    if inputs is None:
+        return None
+    return class_weights(class_counts(inputs, network), config.train.class_weights)
+
+
+def class_counts(inputs: Inputs, network: Network) -> Sequence[int]:
+    """Returns how many training examples each class has."""
+    return np.bincount(inputs.labels, minlength=len(network.class_names)).tolist()
