@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxcnn import mesh as meshes
 from jaxcnn.build import Job
+from jaxcnn.certificate import Certificate
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.drawings import Drawings
 from jaxcnn.errors import InputError, Interrupted, RunFailed
@@ -36,6 +37,7 @@ class Trainer:
         self.progress = Progress()
         self.seconds_to_first_step: float | None = None
         self.compile_seconds = 0.0
+        self.certificate = Certificate(folder)
         self.state, self.sums = self._first_state()
         self.step = int(self.state.step)
         self.writer = Writer(folder, job.total_steps, self.step)
@@ -89,8 +91,10 @@ class Trainer:
         """The program of the steps that follow, after what they thaw is thawed."""
         job, phase = self.job, self.job.phase_at(self.step)
         if phase != self.progress.phase:
+            self.certificate.end(self.step, self.state.frozen)
             self.state = meshes.replicate(job.mesh, job.phases[phase].go_on(self.state))
             self.progress.phase = phase
+        self.certificate.begin(phase, self.step, self.state.frozen)
         begun = time.perf_counter()
         compiled = job.compile_chunk(self.state, self.sums, phase)
         seconds = time.perf_counter() - begun
@@ -221,6 +225,7 @@ class Trainer:
         """Measures the best weights on validation and test, and writes result.json."""
         job = self.job
         self.checkpoints.wait()
+        self.certificate.end(self.step, self.state.frozen)
         assert self.progress.best is not None
         best = int(self.progress.best["step"])
         final = self._measure(self.state, list(job.splits))
@@ -242,11 +247,14 @@ class Trainer:
             "seconds_to_first_step": self.seconds_to_first_step,
             "compile_seconds": self.compile_seconds,
             "images_per_second": statistics.median(line["images_per_second"] for line in lines) if lines else None,
+            "certificate": self.certificate.report(),
             **environment(),
         }
         self.drawings.record(self.confusion, best)
         self.drawings.draw(self.confusion, best)
         self.folder.write_json("result.json", result)
+        if changed := self.certificate.changed:
+            raise RunFailed(f"{changed[0]} was frozen and has changed, and {len(changed) - 1} others: see result.json")
         return result
 
     def _measure(self, state: TrainState, names: list[str]) -> dict[str, Any]:

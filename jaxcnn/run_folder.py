@@ -6,6 +6,8 @@
     environment.json    versions and device at the start
     metrics.jsonl       one line an evaluation
     result.json         final figures
+    certificate.json    SHA-256 of what is frozen, before and after each phase
+    receipt.json        what a step costs, and would cost with nothing frozen
     weights.json        where imported weights came from
     curves.png          train and validation curves
     confusion/          of the latest evaluation of each split, in the end of the best weights: SPLIT.json, SPLIT.png

@@ -1,0 +1,214 @@
+"""What a run pays for and what freezing saves it: told before its first step."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.build import Job
+from jaxcnn.data.loader import Arrays
+from jaxcnn.network import Network
+from jaxcnn.phases import Phase, make_phases
+from jaxcnn.runtime import compiler_options
+from jaxcnn.training.step import make_chunk, zero_sums
+
+_TURNS = 3  # of each program, in rotation, where steps are measured
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Leaves, numbers and bytes of a part of the state."""
+
+    leaves: int
+    numbers: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The cost of a step in one phase of a run.
+
+    Attributes:
+      epoch: where the phase begins.
+      trainable, frozen: parameters.
+      moving_statistics, frozen_statistics: running statistics of batch norms.
+      optimizer: moments and counts.
+      flops: floating-point operations of a step, by XLA's count of the lowered program; that of the network without
+        our own forms of convolutions, whose loops XLA counts once. None: not asked for.
+      full_flops: of the same step with nothing frozen or cached.
+      memory: with "full": temporary bytes of the compiled program; full_memory: with nothing frozen.
+      step_seconds, full_step_seconds: with "full": median of a few steps, measured in rotation.
+    """
+
+    epoch: float
+    trainable: Tree
+    frozen: Tree
+    moving_statistics: Tree
+    frozen_statistics: Tree
+    optimizer: Tree
+    flops: float | None = None
+    full_flops: float | None = None
+    memory: int | None = None
+    full_memory: int | None = None
+    step_seconds: float | None = None
+    full_step_seconds: float | None = None
+
+    def lines(self) -> list[str]:
+        """Returns what a person is told."""
+        total = self.trainable.numbers + self.frozen.numbers
+        lines = [
+            f"receipt from epoch {self.epoch:g}: {self.trainable.leaves} leaves train, {_bytes(self.trainable.bytes)} "
+            f"({100 * self.trainable.numbers / total:.2g} %); {self.frozen.leaves} are frozen, "
+            f"{_bytes(self.frozen.bytes)}; {self.frozen_statistics.leaves} of "
+            f"{self.frozen_statistics.leaves + self.moving_statistics.leaves} statistics do not move; "
+            f"optimizer {_bytes(self.optimizer.bytes)}"
+        ]
+        if self.flops is not None and self.full_flops:
+            lines.append(
+                f"  a step: {_flops(self.flops)}, full fine-tuning {_flops(self.full_flops)}"
+                f" ({self.full_flops / self.flops:.3g} times as many)"
+            )
+        if self.memory is not None and self.full_memory is not None:
+            lines.append(f"  temporary memory: {_bytes(self.memory)}, full fine-tuning {_bytes(self.full_memory)}")
+        if self.step_seconds is not None and self.full_step_seconds is not None:
+            lines.append(
+                f"  measured: {1e3 * self.step_seconds:.4g} ms a step, full fine-tuning "
+                f"{1e3 * self.full_step_seconds:.4g} ms ({self.full_step_seconds / self.step_seconds:.3g} times as long)"
+            )
+        return lines
+
+
+def receipts_of(job: Job, detail: str = "auto") -> list[Receipt]:
+    """Returns the receipt of each phase of a run.
+
+    Args:
+      job: the run.
+      detail: "leaves": sizes only; "auto": the operations too, where something is frozen or starts from weights;
+        "full": besides, compiled memory and the measured time of a step, which compiles two programs a phase.
+    """
+    receipts = [_sizes(job, phase) for phase in job.phases]
+    if detail == "full" or (detail == "auto" and (job.config.freeze or job.config.init_from)):
+        *flops, full = [program.flops() for program in _programs(job, countable=True)]
+        pairs = zip(receipts, flops, strict=True)
+        receipts = [dataclasses.replace(receipt, flops=own, full_flops=full) for receipt, own in pairs]
+    return _measured(job, receipts) if detail == "full" else receipts
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A step of a run, or of the same with nothing frozen or cached, and what it is given."""
+
+    phase: Phase
+    network: Network
+    images: jax.ShapeDtypeStruct
+
+    @property
+    def labels(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(self.images.shape[:1], jnp.int32)
+
+    def flops(self) -> float:
+        """Operations of a step, by XLA's count of the lowered program."""
+        state = self.phase.state_shapes(self.network)
+        cost: Any = jax.jit(self.phase.step).lower(state, self.images, self.labels).cost_analysis()
+        return float(cost["flops"])
+
+    def compiled(self) -> tuple[int, Callable[[], float]]:
+        """Temporary bytes of the program of a run, and a function that does one step of it and returns the seconds."""
+        state, sums, batches = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            (
+                self.phase.state_shapes(self.network),
+                zero_sums(self.phase.step, self.phase.state_shapes(self.network), self.images, self.labels),
+                Arrays(*(jax.ShapeDtypeStruct((2, *each.shape), each.dtype) for each in (self.images, self.labels))),
+            ),
+        )
+        chunk = make_chunk(self.phase.step, lambda source, batch: batch)
+        options = compiler_options(training=True)
+        jitted = jax.jit(chunk, donate_argnums=(0, 1), compiler_options=options)
+        compiled = jitted.lower(state, sums, (), batches, np.int32(1)).compile()
+        held = [state, sums]
+
+        def turn() -> float:
+            began = time.perf_counter()
+            held[0], held[1], _ = compiled(held[0], held[1], (), batches, np.int32(1))
+            jax.block_until_ready(held)
+            return time.perf_counter() - began
+
+        memory: Any = compiled.memory_analysis()
+        return int(memory.temp_size_in_bytes), turn
+
+
+def _programs(job: Job, *, countable: bool) -> list[_Program]:
+    """The program of each phase, then that of full fine-tuning on images.
+
+    A countable one has JAX's own convolutions: XLA counts the loops in ours as one turn.
+    """
+    config = job.config
+    if countable:
+        model = dataclasses.replace(config.model, plain=True, scan_blocks=False)
+        optim = dataclasses.replace(config.optim, accumulation=1)
+        config = dataclasses.replace(config, model=model, optim=optim)
+    full = dataclasses.replace(config, freeze=(), unfreeze=())
+    (whole,) = make_phases(full, job.network, job.schedule)
+    size = config.train.batch_size
+    given = jax.ShapeDtypeStruct((size, *job.feed.image_shape), job.feed.dtype)
+    images = jax.ShapeDtypeStruct((size, *job.network.preprocessing.image_shape), jnp.uint8)
+    phases = make_phases(config, job.network, job.schedule, start=job.start)
+    return [*(_Program(phase, job.network, given) for phase in phases), _Program(whole, job.network, images)]
+
+
+def _measured(job: Job, receipts: list[Receipt]) -> list[Receipt]:
+    """The receipts with compiled memory and the time of a step: the median of a few, programs in rotation."""
+    built = [program.compiled() for program in _programs(job, countable=False)]
+    for _, turn in built:
+        turn()
+    turns = [[turn() for _, turn in built] for _ in range(_TURNS)]
+    seconds = [statistics.median(times) for times in zip(*turns, strict=True)]
+    memory = [temporary for temporary, _ in built]
+    return [
+        dataclasses.replace(
+            receipt,
+            memory=memory[index],
+            full_memory=memory[-1],
+            step_seconds=seconds[index],
+            full_step_seconds=seconds[-1],
+        )
+        for index, receipt in enumerate(receipts)
+    ]
+
+
+def _sizes(job: Job, phase: Phase) -> Receipt:
+    state = phase.state_shapes(job.network)
+    return Receipt(
+        phase.epoch,
+        _tree(state.params),
+        _tree(state.frozen["params"]),
+        _tree(state.batch_stats),
+        _tree(state.frozen["batch_stats"]),
+        _tree(state.opt_state),
+    )
+
+
+def _tree(tree: Any) -> Tree:
+    leaves = jax.tree.leaves(tree)
+    sizes = [int(np.prod(leaf.shape)) for leaf in leaves]
+    return Tree(len(leaves), sum(sizes), sum(n * leaf.dtype.itemsize for n, leaf in zip(sizes, leaves, strict=True)))
+
+
+def _bytes(count: int) -> str:
+    """In decimal units, as disks and papers have them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000  # type: ignore[assignment]
+    return f"{count:.3g} GB"
+
+
+def _flops(count: float) -> str:
+    return f"{count / 1e9:.3g} GFLOP" if count < 1e12 else f"{count / 1e12:.3g} TFLOP"
