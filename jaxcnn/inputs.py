@@ -135,14 +135,19 @@ def read_for_evaluation(config: DataConfig, source: Source, network: Network, me
 
 def feed_of(config: TrainConfig, inputs: Inputs, network: Network, mesh: Mesh, total_steps: int) -> Feed:
     """Returns what training reads."""
-    labels = inputs.labels if config.data.sampling == "balanced" else None
-    order = TrainingOrder(inputs.num_train, config.train.batch_size, config.seed, labels)
+    order = training_order(config, inputs)
     max_steps = min(config.train.max_steps_per_dispatch, total_steps)
     if isinstance(inputs.train, Arrays):
-        return ResidentFeed(meshes.replicate(mesh, inputs.train), order, max_steps, _replicated(mesh))
+        return ResidentFeed(meshes.replicate(mesh, inputs.train), order, max_steps, replicated(mesh))
     transform = training_transform(config, network.preprocessing)
     workers = config.data.workers
-    return HostFeed(inputs.train, order, transform, total_steps, max_steps, workers, _batches_over_data(mesh))
+    return HostFeed(inputs.train, order, transform, total_steps, max_steps, workers, batches_over_data(mesh))
+
+
+def training_order(config: TrainConfig, inputs: Inputs) -> TrainingOrder:
+    """Returns which examples each training step sees."""
+    labels = inputs.labels if config.data.sampling == "balanced" else None
+    return TrainingOrder(inputs.num_train, config.train.batch_size, config.seed, labels)
 
 
 def crops_on_host(config: TrainConfig, kind: str) -> bool:
@@ -158,12 +163,13 @@ def training_transform(config: TrainConfig, inputs: Preprocessing) -> Transform:
     return RandomResizedCrop(inputs.image_shape, config.seed, crop.area, crop.aspect, crop.prob)
 
 
-def _replicated(mesh: Mesh) -> Callable[[Any], Any]:
+def replicated(mesh: Mesh) -> Callable[[Any], Any]:
+    """Returns what places a copy of host arrays on every device."""
     return lambda tree: meshes.replicate(mesh, tree)
 
 
-def _batches_over_data(mesh: Mesh) -> Callable[[Any], Any]:
-    """Places [steps, B, ...]: each batch divided over the devices."""
+def batches_over_data(mesh: Mesh) -> Callable[[Any], Any]:
+    """Returns what places host arrays [steps, B, ...] with each batch divided over the devices."""
     import jax
 
     sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
