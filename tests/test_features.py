@@ -34,6 +34,7 @@ from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
 from tests.feature_runs import MOVING, STILL, Taken, config_of, splits, take_apart
+from tests.test_mesh import on_devices
 
 VIEWS = {"augment": MOVING, "features": FeaturesConfig("auto", 3)}
 BFLOAT16 = ModelConfig(name="resnet8", width=4, dtype="bfloat16")
@@ -246,12 +247,28 @@ def test_a_batch_has_the_features_and_the_label_of_its_view(tmp_path) -> None:
             assert labels[at] == example % 3
 
 
-def test_features_are_divided_over_devices_as_images_are(tmp_path) -> None:
-    if len(jax.devices()) < 2:
-        pytest.skip("one device")
-    taken = take_apart(config_of(tmp_path))
-    one, two = taken.cached(devices=1), taken.cached(devices=2)
-    np.testing.assert_array_equal(np.asarray(one.feed.source.images), np.asarray(two.feed.source.images))
+# A split in views through the frozen part, two steps and an evaluation, on so many devices: prints their sums.
+DEVICES = """
+import sys, tempfile
+from pathlib import Path
+import jax, numpy as np
+from jaxcnn import mesh as meshes
+from jaxcnn.evaluation import evaluate
+from tests.test_features import VIEWS, config_of, take_apart
+taken = take_apart(config_of(Path(tempfile.mkdtemp()), **VIEWS))
+count = int(sys.argv[1])
+cached, mesh = taken.cached("stage2", count), meshes.make_mesh(count)
+batch = jax.tree.map(lambda leaf: leaf[1], cached.feed.inputs(0, 2))
+images = jax.jit(cached.feed.take, out_shardings=meshes.over_data(mesh))(cached.feed.source, batch).images
+assert len(images.sharding.device_set) == count
+loss = evaluate(cached.network, meshes.replicate(mesh, taken.variables), cached.splits["validation"], 8, mesh)["loss"]
+print(float(np.sum(images)), loss)
+"""
+
+
+def test_features_are_divided_over_devices_as_images_are() -> None:
+    one, two = (np.array(on_devices(2, DEVICES, count).split(), float) for count in (1, 2))
+    np.testing.assert_allclose(one, two, rtol=1e-5)
 
 
 def test_the_log_says_what_is_computed_and_what_is_ready(tmp_path, caplog) -> None:
