@@ -71,7 +71,8 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
         labels, (mean, std) = np.asarray(train.labels), channel_statistics(np.asarray(train.images))
     else:  # of a streamed split this finds the pass that `_ready` made
         looked = sources["train"] if kind == "streamed" else train
-        found = scan(looked, train_shape, train_share, cache_dir=config.data.cache_dir)
+        share = 1.0 if looked.is_cropped else train_share
+        found = scan(looked, train_shape, share, cache_dir=config.data.cache_dir)
         labels, mean, std = train.labels, found.mean, found.std
     return Inputs(kind, train, ready, labels, mean, std)
 
@@ -123,7 +124,18 @@ def batches_of(split: Arrays | Source, network: Network, mesh: Mesh) -> Batches:
     """Returns a split to measure a network on; what is in memory goes to the devices."""
     if isinstance(split, Arrays):
         return meshes.replicate(mesh, split)
-    return HostBatches(split, CentreCrop(*network.measured_on))
+    return host_batches(split, CentreCrop(*network.measured_on))
+
+
+def host_batches(split: Source, transform: Transform) -> HostBatches:
+    """Returns a split decoded in each pass, through what a loader on the host does to each image."""
+    return HostBatches(split, _once(transform, split))
+
+
+def _once(transform: Transform, split: Source) -> Transform:
+    """The transform without the centre crop that the images of a split have had already."""
+    twice = split.is_cropped and isinstance(transform, CentreCrop)
+    return CentreCrop(transform.shape) if twice else transform
 
 
 def read_for_evaluation(config: DataConfig, source: Source, network: Network, mesh: Mesh) -> Batches:
@@ -139,7 +151,7 @@ def feed_of(config: TrainConfig, inputs: Inputs, network: Network, mesh: Mesh, t
     max_steps = min(config.train.max_steps_per_dispatch, total_steps)
     if isinstance(inputs.train, Arrays):
         return ResidentFeed(meshes.replicate(mesh, inputs.train), order, max_steps, replicated(mesh))
-    transform = training_transform(config, network.preprocessing)
+    transform = _once(training_transform(config, network.preprocessing), inputs.train)
     workers = config.data.workers
     return HostFeed(inputs.train, order, transform, total_steps, max_steps, workers, batches_over_data(mesh))
 

@@ -78,7 +78,7 @@ def take_apart(config: TrainConfig, data: Splits | None = None) -> Taken:
     data = splits() if data is None else data
     shape = data.train.image_shape
     assert shape is not None
-    unmeasured = Preprocessing(shape, (0.0,) * 3, (1.0,) * 3)
+    unmeasured = Preprocessing(shape, (0.0,) * 3, (1.0,) * 3, crop_share=config.data.crop_share)
     inputs = read_inputs(config, data, build_network(config, unmeasured, data.train.class_names))
     preprocessing = dataclasses.replace(unmeasured, mean=inputs.mean, std=inputs.std)
     network = build_network(config, preprocessing, data.train.class_names)

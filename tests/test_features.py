@@ -181,7 +181,8 @@ def test_crops_by_the_host_do_not_depend_on_the_batch_size(tmp_path) -> None:
 def test_without_augmentation_all_loaders_give_the_same_features(tmp_path) -> None:
     found = []
     for loader in ("resident", "cached", "streamed"):
-        config = config_of(tmp_path, data=DataConfig(cache_dir=str(tmp_path / loader), loader=loader))
+        data = DataConfig(cache_dir=str(tmp_path / loader), loader=loader, crop_share=0.75)
+        config = config_of(tmp_path, data=data)
         found.append(take_apart(config).extraction().run())
     for other in found[1:]:
         np.testing.assert_array_equal(found[0]["train"][0], other["train"][0])

@@ -161,7 +161,7 @@ def cached_source(
     check_labels(source)
     kept = kept_places(source, failures, unreadable)
     records = ArrayRecords(images, labels)
-    whole = replace(source, image_shape=image_shape, records=records, fingerprint=f"{key}-decoded")
+    whole = replace(source, image_shape=image_shape, records=records, fingerprint=f"{key}-decoded", is_cropped=True)
     return whole if len(kept) == source.num_examples else whole.subset(kept)
 
 

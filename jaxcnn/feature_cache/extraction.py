@@ -16,14 +16,14 @@ from jax.sharding import Mesh
 from jaxcnn import mesh as meshes
 from jaxcnn.augment.pipeline import make_augment
 from jaxcnn.config import TrainConfig
-from jaxcnn.data.feed import Batches, HostBatches
+from jaxcnn.data.feed import Batches
 from jaxcnn.data.host_crop import CentreCrop, RandomResizedCrop
 from jaxcnn.data.loader import Arrays
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError
 from jaxcnn.feature_cache.files import FeatureFile
 from jaxcnn.feature_cache.keys import content_digest, frozen_digest, pass_key
-from jaxcnn.inputs import Inputs, crops_on_host, training_transform
+from jaxcnn.inputs import Inputs, crops_on_host, host_batches, training_transform
 from jaxcnn.models.classifier import output_at
 from jaxcnn.network import Network
 from jaxcnn.runtime import compiler_options, data_cache_folder
@@ -135,11 +135,11 @@ class Extraction:
         if isinstance(split, Arrays):
             return split
         if view is None:
-            return HostBatches(split, CentreCrop(*self.network.measured_on))
+            return host_batches(split, CentreCrop(*self.network.measured_on))
         transform = training_transform(self.config, self.network.preprocessing)
         if isinstance(transform, RandomResizedCrop):  # a config's seed is below 2^31: no view draws as training does
             transform = dataclasses.replace(transform, seed=self.config.seed + ((view + 1) << 32))
-        return HostBatches(split, transform)
+        return host_batches(split, transform)
 
     def _check_room(self, gib: float) -> None:
         """Raises OSError where the disk has no room for what is to be written."""
