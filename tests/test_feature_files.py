@@ -98,9 +98,9 @@ def counted(extraction: Extraction, monkeypatch: pytest.MonkeyPatch) -> list[str
     passes: list[str] = []
     parts = Extraction._parts
 
-    def record(self, one, program, variables):
+    def record(self, one, program):
         passes.append(one.name)
-        return parts(self, one, program, variables)
+        return parts(self, one, program)
 
     monkeypatch.setattr(Extraction, "_parts", record)
     return passes

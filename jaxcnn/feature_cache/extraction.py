@@ -108,7 +108,7 @@ class Extraction:
         if views > 1:
             splits = [(f"train (view {view + 1} of {views})", train, view) for view in range(views)]
         splits += [(name, split, None) for name, split in self.inputs.others.items()]
-        contents = {id(split): content_digest(split) for _, split, _ in splits}
+        contents = {id(split): content_digest(split) for split in (train, *self.inputs.others.values())}
         shape, dtype = self._feature()
         passes = []
         for name, split, view in splits:
@@ -155,40 +155,42 @@ class Extraction:
         """Returns what yields the features of a pass by parts; compiles nothing by itself."""
         if not missing:
             return lambda one: iter(())
+        model, point = self.network.model, self.point
         variables = meshes.replicate(self.mesh, self.variables)
-        plain, augmented = (self._program(in_views) for in_views in (False, True))
-        return lambda one: self._parts(one, plain if one.view is None else augmented, variables)
+        # A program of its own, so that it is compiled once, whatever is done to the images.
+        forward = jax.jit(
+            lambda variables, x: output_at(model, variables, x, point), compiler_options=compiler_options()
+        )
+        plain, augmented = jax.jit(self.network.normalise), jax.jit(self._augmented)
 
-    def _program(self, in_views: bool) -> Callable:
-        """The jitted (variables, images uint8 [B, H, W, C], view, batch) -> features [B, ...].
+        def program(one: Pass, images: jax.Array, batch: int) -> jax.Array:
+            if one.view is None:
+                return forward(variables, plain(images))
+            return forward(variables, augmented(images, np.int32(one.view), np.int32(batch)))
 
-        The draws of a view follow from the seed, its number and an image's place in the split.
+        return lambda one: self._parts(one, program)
+
+    def _augmented(self, images: jax.Array, view: jax.Array, batch: jax.Array) -> jax.Array:
+        """A batch of a view, uint8 [B, H, W, C], as input of the network, float32 [B, h, w, C].
+
+        The draws follow from the seed, the number of the view and an image's place in the split.
         """
-        network, config, point = self.network, self.config, self.point
-        statistics = network.preprocessing
+        config, statistics = self.config, self.network.preprocessing
         on_host = crops_on_host(config, self.inputs.kind)
         augment = make_augment(
             config.augment, statistics.mean, statistics.std, statistics.image_shape, skip_crop=on_host
         )
+        key = jax.random.fold_in(jax.random.key(config.seed), _VIEWS)
+        return augment(jax.random.fold_in(jax.random.fold_in(key, view), batch), images)[0]
 
-        def program(variables: Any, images: jax.Array, view: jax.Array, batch: jax.Array) -> jax.Array:
-            if in_views:
-                key = jax.random.fold_in(jax.random.key(config.seed), _VIEWS)
-                images, _ = augment(jax.random.fold_in(jax.random.fold_in(key, view), batch), images)
-            else:
-                images = network.normalise(images)
-            return output_at(network.model, variables, images, point)
-
-        return jax.jit(program, compiler_options=compiler_options())
-
-    def _parts(self, one: Pass, program: Callable, variables: Any) -> Iterator[np.ndarray]:
+    def _parts(self, one: Pass, program: Callable) -> Iterator[np.ndarray]:
         """Yields the features of the examples in order; the device works on a batch while the one before is written."""
         began = told = time.monotonic()
         total, done = len(one.split), 0
         running: tuple[jax.Array, int] | None = None
         for index, (batch, mask) in enumerate(one.split.batches(self.config.evaluation.batch_size)):
             images = jax.device_put(batch.images, meshes.over_data(self.mesh))
-            output = program(variables, images, np.int32(one.view or 0), np.int32(index))
+            output = program(one, images, index)
             if running is not None:
                 yield np.asarray(running[0])[: running[1]]
                 done += running[1]
