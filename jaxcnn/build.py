@@ -24,16 +24,19 @@ from jaxcnn.data.source import Splits
 from jaxcnn.data.sources import open_splits
 from jaxcnn.data.split_expressions import data_set_name
 from jaxcnn.errors import InputError
+from jaxcnn.evaluation import Measured
+from jaxcnn.feature_cache.points import point_of
+from jaxcnn.feature_cache.reading import cached_features
 from jaxcnn.inputs import Inputs, batches_of, feed_of, read_inputs
 from jaxcnn.models.registry import describe
 from jaxcnn.models.scan import split_stages
-from jaxcnn.network import Network, build_network
+from jaxcnn.network import Network, build_network, has_checkpoint, load_variables
 from jaxcnn.phases import Phase, class_counts, make_phases
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import compiler_options
 from jaxcnn.start import check_frozen_start, fit_start, initial_variables
 from jaxcnn.training.metrics import Sums
-from jaxcnn.training.partition import check_phases, phase_rules
+from jaxcnn.training.partition import check_phases, first_phases, phase_rules
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import make_chunk, zero_sums
@@ -51,6 +54,10 @@ class Job:
     mesh: Mesh
     feed: Feed
     """What training reads, as arguments of the chunk."""
+    measured: Measured
+    """What is measured on the splits: the network, or what goes on from its kept features."""
+    start: str | None
+    """The point of the network whose output is kept and read in the place of images; none: images are read."""
     splits: dict[str, Batches]
     """The splits to measure on: validation and, if there is one, test."""
     num_train: int
@@ -99,7 +106,10 @@ class Job:
 
 
 def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits | None = None) -> Job:
-    """Returns the run of a config, with its data read and placed; nothing of the run is written, nothing compiled.
+    """Returns the run of a config, with its data read and placed; nothing of the run is written.
+
+    Nothing is compiled either, until all is checked; then, where features are kept, the frozen part of the network is
+    run over the data that it has not seen yet.
 
     Args:
       config: what to train.
@@ -118,6 +128,7 @@ def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits 
     planned = build_network(config, unmeasured, class_names)
     rules = phase_rules(config.freeze, config.unfreeze)
     check_phases(planned.shapes["params"], rules, config.train.epochs)
+    point = point_of(config, planned, first_phases(planned.shapes["params"], [rule for _, rule in rules]))
     start = None
     if config.init_from is not None and run is None:
         start, fitted = fit_start(config, planned.shapes, class_names)
@@ -132,7 +143,7 @@ def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits 
         LOG.info(f"mean and std of the images: those of init_from ({statistics_told(start.hints)})")
     network = build_network(config, preprocessing, class_names)
     _log_choices(config, network, splits, mesh)
-    return _assemble(config, network, mesh, inputs)
+    return _assemble(config, network, mesh, inputs, point, run)
 
 
 def _order(shape: tuple[int, int, int]) -> Any:
@@ -154,23 +165,36 @@ def _held_preprocessing(
     return held
 
 
-def _assemble(config: TrainConfig, network: Network, mesh: Mesh, inputs: Inputs) -> Job:
+def _assemble(
+    config: TrainConfig, network: Network, mesh: Mesh, inputs: Inputs, point: str | None, run: RunFolder | None
+) -> Job:
     size = config.train.batch_size
     if size > inputs.num_train:
         raise InputError(f"train.batch_size={size} is larger than the training split ({inputs.num_train} examples)")
     steps_per_epoch = inputs.num_train / size
     total_steps = _steps(config.train.epochs, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
-    phases = make_phases(config, network, schedule, inputs)
-    feed = feed_of(config, inputs, network, mesh, total_steps)
+    phases = make_phases(config, network, schedule, inputs, point)
+
+    def variables() -> dict[str, Any]:
+        return initial_variables(config, network, class_counts(inputs, network))
 
     def initial_state() -> TrainState:
-        variables = initial_variables(config, network, class_counts(inputs, network))
-        return meshes.replicate(mesh, phases[0].begin(variables))
+        return meshes.replicate(mesh, phases[0].begin(variables()))
+
+    measured: Measured = network
+    if point is None:
+        feed = feed_of(config, inputs, network, mesh, total_steps)
+        splits = {name: batches_of(split, network, mesh) for name, split in inputs.others.items()}
+    else:
+        begun = run is not None and has_checkpoint(run)
+        held = load_variables(run, "latest")[0] if run is not None and begun else variables()
+        cached = cached_features(config, inputs, network, held, point, mesh, total_steps)
+        feed, splits, measured = cached.feed, cached.splits, cached.network
 
     @functools.cache
     def no_sums() -> dict[str, np.ndarray]:
-        images = jax.ShapeDtypeStruct((size, *feed.image_shape), jnp.uint8)
+        images = jax.ShapeDtypeStruct((size, *feed.image_shape), feed.image_dtype)
         return zero_sums(
             phases[0].step, phases[0].state_shapes(network), images, jax.ShapeDtypeStruct((size,), jnp.int32)
         )
@@ -180,7 +204,9 @@ def _assemble(config: TrainConfig, network: Network, mesh: Mesh, inputs: Inputs)
         network=network,
         mesh=mesh,
         feed=feed,
-        splits={name: batches_of(split, network, mesh) for name, split in inputs.others.items()},
+        measured=measured,
+        start=point,
+        splits=splits,
         num_train=inputs.num_train,
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,

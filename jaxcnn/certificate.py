@@ -1,4 +1,4 @@
-"""Proof that what was frozen has not changed: the SHA-256 of every frozen leaf at the start and at the end of a phase."""
+"""Proof that what was frozen has not changed: SHA-256 of every frozen leaf at the start and at the end of a phase."""
 
 import hashlib
 import json

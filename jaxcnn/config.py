@@ -29,15 +29,16 @@ from jaxcnn.config_augment import (
     TrivialAugmentConfig,
     VerticalFlipConfig,
 )
+from jaxcnn.config_features import FeaturesConfig
 from jaxcnn.config_optim import OptimConfig, ScheduleConfig
 from jaxcnn.config_strict import Count, Positive, Strict
 
 __all__ = [
     "AffineConfig", "AugmentConfig", "BlurConfig", "BrightnessConfig", "ContrastConfig", "CutmixConfig",
-    "CutoutConfig", "DataConfig", "ErasingConfig", "EvaluationConfig", "FlipConfig", "GrayscaleConfig", "HueConfig",
-    "LoopConfig", "MeshConfig", "MixupConfig", "ModelConfig", "OptimConfig", "PadCropConfig", "Preprocessing",
-    "RandAugmentConfig", "ResizedCropConfig", "SaturationConfig", "ScheduleConfig", "TrainConfig",
-    "TrivialAugmentConfig", "VerticalFlipConfig",
+    "CutoutConfig", "DataConfig", "ErasingConfig", "EvaluationConfig", "FeaturesConfig", "FlipConfig",
+    "GrayscaleConfig", "HueConfig", "LoopConfig", "MeshConfig", "MixupConfig", "ModelConfig", "OptimConfig",
+    "PadCropConfig", "Preprocessing", "RandAugmentConfig", "ResizedCropConfig", "SaturationConfig",
+    "ScheduleConfig", "TrainConfig", "TrivialAugmentConfig", "VerticalFlipConfig",
 ]  # fmt: skip
 
 
@@ -219,6 +220,8 @@ class TrainConfig(Strict):
     """Globs of parameter paths that do not train, such as `backbone/**`; `!` takes back, the last match wins."""
     unfreeze: tuple[tuple[float, str], ...] = ()
     """Epochs with globs of what trains from then on, such as `2 backbone/stage4/** 5 **`: gradual unfreezing."""
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    """Whether the output of the frozen part is kept."""
     init_from: str | None = None
     """Run folder, file of weights (.safetensors, .pth, .h5) or hf-hub:OWNER/NAME from whose weights this run starts.
 

@@ -1,6 +1,7 @@
 """Measuring a network on a split: each example counts exactly once."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -8,20 +9,30 @@ import numpy as np
 
 from jaxcnn import mesh as meshes
 from jaxcnn.data.feed import Batches
-from jaxcnn.network import Network
 from jaxcnn.training.evaluation_step import evaluation_sums
 from jaxcnn.training.metrics import divide
 
 
+class Measured(Protocol):
+    """What is measured: a `network.Network` on images, or the part of one that goes on from features."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def evaluation_step(self) -> Callable:
+        """The jitted evaluation step; see `training/evaluation_step.py`."""
+
+
 def evaluate(
-    network: Network, variables: dict[str, Any], split: Batches, batch_size: int, mesh: jax.sharding.Mesh
+    network: Measured, variables: dict[str, Any], split: Batches, batch_size: int, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
     """Returns the figures of a network on a split, each example counted once.
 
     Args:
-      network: model and preprocessing.
+      network: its evaluation step and class names.
       variables: {"params", "batch_stats"}, replicated over the mesh.
-      split: its images have the shape of `network.measured_on`.
+      split: its images have the shape of `network.measured_on`; or they are features.
       batch_size: examples a forward pass, over all devices.
       mesh: the devices over which each batch is divided.
 
@@ -40,7 +51,7 @@ def evaluate(
     return {**figures, "confusion": np.asarray(found["confusion"])}
 
 
-def _no_sums(network: Network) -> dict[str, np.ndarray]:
+def _no_sums(network: Measured) -> dict[str, np.ndarray]:
     """The sums of no batch, in the form of the evaluation step."""
     num_classes = len(network.class_names)
     logits, labels = jax.ShapeDtypeStruct((1, num_classes), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32)

@@ -71,7 +71,8 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
         labels, (mean, std) = np.asarray(train.labels), channel_statistics(np.asarray(train.images))
     else:  # of a streamed split this finds the pass that `_ready` made
         looked = sources["train"] if kind == "streamed" else train
-        found = scan(looked, train_shape, train_share, cache_dir=config.data.cache_dir)
+        share = 1.0 if looked.is_cropped else train_share
+        found = scan(looked, train_shape, share, cache_dir=config.data.cache_dir)
         labels, mean, std = train.labels, found.mean, found.std
     return Inputs(kind, train, ready, labels, mean, std)
 
@@ -123,7 +124,18 @@ def batches_of(split: Arrays | Source, network: Network, mesh: Mesh) -> Batches:
     """Returns a split to measure a network on; what is in memory goes to the devices."""
     if isinstance(split, Arrays):
         return meshes.replicate(mesh, split)
-    return HostBatches(split, CentreCrop(*network.measured_on))
+    return host_batches(split, CentreCrop(*network.measured_on))
+
+
+def host_batches(split: Source, transform: Transform) -> HostBatches:
+    """Returns a split decoded in each pass, through what a loader on the host does to each image."""
+    return HostBatches(split, _once(transform, split))
+
+
+def _once(transform: Transform, split: Source) -> Transform:
+    """The transform without the centre crop that the images of a split have had already."""
+    twice = split.is_cropped and isinstance(transform, CentreCrop)
+    return CentreCrop(transform.shape) if twice else transform
 
 
 def read_for_evaluation(config: DataConfig, source: Source, network: Network, mesh: Mesh) -> Batches:
@@ -135,14 +147,19 @@ def read_for_evaluation(config: DataConfig, source: Source, network: Network, me
 
 def feed_of(config: TrainConfig, inputs: Inputs, network: Network, mesh: Mesh, total_steps: int) -> Feed:
     """Returns what training reads."""
-    labels = inputs.labels if config.data.sampling == "balanced" else None
-    order = TrainingOrder(inputs.num_train, config.train.batch_size, config.seed, labels)
+    order = training_order(config, inputs)
     max_steps = min(config.train.max_steps_per_dispatch, total_steps)
     if isinstance(inputs.train, Arrays):
-        return ResidentFeed(meshes.replicate(mesh, inputs.train), order, max_steps, _replicated(mesh))
-    transform = training_transform(config, network.preprocessing)
+        return ResidentFeed(meshes.replicate(mesh, inputs.train), order, max_steps, replicated(mesh))
+    transform = _once(training_transform(config, network.preprocessing), inputs.train)
     workers = config.data.workers
-    return HostFeed(inputs.train, order, transform, total_steps, max_steps, workers, _batches_over_data(mesh))
+    return HostFeed(inputs.train, order, transform, total_steps, max_steps, workers, batches_over_data(mesh))
+
+
+def training_order(config: TrainConfig, inputs: Inputs) -> TrainingOrder:
+    """Returns which examples each training step sees."""
+    labels = inputs.labels if config.data.sampling == "balanced" else None
+    return TrainingOrder(inputs.num_train, config.train.batch_size, config.seed, labels)
 
 
 def crops_on_host(config: TrainConfig, kind: str) -> bool:
@@ -158,12 +175,13 @@ def training_transform(config: TrainConfig, inputs: Preprocessing) -> Transform:
     return RandomResizedCrop(inputs.image_shape, config.seed, crop.area, crop.aspect, crop.prob)
 
 
-def _replicated(mesh: Mesh) -> Callable[[Any], Any]:
+def replicated(mesh: Mesh) -> Callable[[Any], Any]:
+    """Returns what places a copy of host arrays on every device."""
     return lambda tree: meshes.replicate(mesh, tree)
 
 
-def _batches_over_data(mesh: Mesh) -> Callable[[Any], Any]:
-    """Places [steps, B, ...]: each batch divided over the devices."""
+def batches_over_data(mesh: Mesh) -> Callable[[Any], Any]:
+    """Returns what places host arrays [steps, B, ...] with each batch divided over the devices."""
     import jax
 
     sharding = NamedSharding(mesh, PartitionSpec(None, "data"))

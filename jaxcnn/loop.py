@@ -260,7 +260,7 @@ class Trainer:
     def _measure(self, state: TrainState, names: list[str]) -> dict[str, Any]:
         """The figures of a state's weights on the named splits; their confusion matrices are kept."""
         job, size = self.job, self.job.config.evaluation.batch_size
-        figures = {name: evaluate(job.network, state.variables, job.splits[name], size, job.mesh) for name in names}
+        figures = {name: evaluate(job.measured, state.variables, job.splits[name], size, job.mesh) for name in names}
         self.confusion = {name: found.pop("confusion") for name, found in figures.items()}
         return figures
 

@@ -128,9 +128,9 @@ def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, An
             return {"model": shapes}
         return {"model": shapes, "average": moving}
 
-    checkpoints = Checkpoints(folder.checkpoints, read_only=True) if folder.checkpoints.is_dir() else None
-    if checkpoints is None or not checkpoints.steps():
+    if not has_checkpoint(folder):
         raise InputError(f"{folder.path} has no checkpoint yet")
+    checkpoints = Checkpoints(folder.checkpoints, read_only=True)
     if which == "best":
         trees, _, step = checkpoints.restore_best(templates, LOG.warning)
     else:
@@ -141,6 +141,11 @@ def load_variables(folder: RunFolder, which: str = "best") -> tuple[dict[str, An
         average = trees["average"]
         variables = {name: merge(variables[name], average[name]) for name in average}
     return variables, step
+
+
+def has_checkpoint(folder: RunFolder) -> bool:
+    """Returns whether there is anything to load from a run."""
+    return folder.checkpoints.is_dir() and bool(Checkpoints(folder.checkpoints, read_only=True).steps())
 
 
 def _step_named(checkpoints: Checkpoints, which: str) -> int:

@@ -77,9 +77,10 @@ class Receipt:
         if self.memory is not None and self.full_memory is not None:
             lines.append(f"  temporary memory: {_bytes(self.memory)}, full fine-tuning {_bytes(self.full_memory)}")
         if self.step_seconds is not None and self.full_step_seconds is not None:
+            ratio = self.full_step_seconds / self.step_seconds
             lines.append(
                 f"  measured: {1e3 * self.step_seconds:.4g} ms a step, full fine-tuning "
-                f"{1e3 * self.full_step_seconds:.4g} ms ({self.full_step_seconds / self.step_seconds:.3g} times as long)"
+                f"{1e3 * self.full_step_seconds:.4g} ms ({ratio:.3g} times as long)"
             )
         return lines
 
@@ -125,10 +126,10 @@ class _Program:
             (
                 self.phase.state_shapes(self.network),
                 zero_sums(self.phase.step, self.phase.state_shapes(self.network), self.images, self.labels),
-                Arrays(*(jax.ShapeDtypeStruct((2, *each.shape), each.dtype) for each in (self.images, self.labels))),
+                [jax.ShapeDtypeStruct((2, *each.shape), each.dtype) for each in (self.images, self.labels)],
             ),
         )
-        chunk = make_chunk(self.phase.step, lambda source, batch: batch)
+        chunk = make_chunk(self.phase.step, lambda source, batch: Arrays(*batch))
         options = compiler_options(training=True)
         jitted = jax.jit(chunk, donate_argnums=(0, 1), compiler_options=options)
         compiled = jitted.lower(state, sums, (), batches, np.int32(1)).compile()
@@ -157,7 +158,7 @@ def _programs(job: Job, *, countable: bool) -> list[_Program]:
     full = dataclasses.replace(config, freeze=(), unfreeze=())
     (whole,) = make_phases(full, job.network, job.schedule)
     size = config.train.batch_size
-    given = jax.ShapeDtypeStruct((size, *job.feed.image_shape), job.feed.dtype)
+    given = jax.ShapeDtypeStruct((size, *job.feed.image_shape), job.feed.image_dtype)
     images = jax.ShapeDtypeStruct((size, *job.network.preprocessing.image_shape), jnp.uint8)
     phases = make_phases(config, job.network, job.schedule, start=job.start)
     return [*(_Program(phase, job.network, given) for phase in phases), _Program(whole, job.network, images)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.build import build_job
+from jaxcnn.config import AugmentConfig
 from jaxcnn.data.feed import HostBatches, HostFeed, ResidentFeed
 from jaxcnn.data.host_crop import CentreCrop
 from jaxcnn.data.loader import Arrays
@@ -55,6 +56,21 @@ def test_evaluation_batches_from_the_host_cover_each_example_once() -> None:
         assert batch.images.shape == (8, 6, 6, 3)
         seen += list(np.asarray(batch.images)[mask])
     np.testing.assert_array_equal(np.array(seen), IMAGES)
+
+
+@pytest.mark.parametrize("loader", ["cached", "streamed"])
+def test_a_crop_that_leaves_a_border_out_is_the_same_from_every_loader(tiny_config, tmp_path, loader) -> None:
+    fields = {"data__crop_share": 0.75, "data__cache_dir": str(tmp_path), "augment": AugmentConfig()}
+    jobs = [build_job(with_fields(tiny_config, data__loader=name, **fields)) for name in ("resident", loader)]
+    means = [job.network.preprocessing.mean for job in jobs]
+    assert means[0] == pytest.approx(means[1], rel=1e-6)
+    batches = [jax.tree.map(lambda leaf: leaf[0], job.feed.inputs(0, 1)) for job in jobs]
+    images = [np.asarray(job.feed.take(job.feed.source, item).images) for job, item in zip(jobs, batches, strict=True)]
+    np.testing.assert_array_equal(*images)
+    measured = [next(job.splits["validation"].batches(32))[0].images for job in jobs]
+    np.testing.assert_array_equal(*map(np.asarray, measured))
+    for job in jobs:
+        job.feed.close()
 
 
 def run_of(config, path) -> RunFolder:

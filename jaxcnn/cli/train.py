@@ -32,6 +32,13 @@ def _options() -> argparse.ArgumentParser:
         help="go on with the run in --workdir with the config it holds; auto: or start it if it is not there",
     )
     group.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps with jax.profiler into RUN/profile")
+    group.add_argument(
+        "--receipt",
+        default="auto",
+        choices=("auto", "full"),
+        help="before the first step say what trains, what is frozen and what a step costs; full: also compiled memory "
+        "and the measured time of a step beside that of full fine-tuning",
+    )
     group.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
     return parser
 
@@ -124,6 +131,7 @@ def _train(
 
     from jaxcnn.build import build_job
     from jaxcnn.loop import StopRequest, train
+    from jaxcnn.receipt import receipts_of
     from jaxcnn.trace import StepTrace
 
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
@@ -138,6 +146,10 @@ def _train(
         with folder.locked():
             if held is None:
                 folder.write_json("environment.json", runtime.environment())
+            receipts = receipts_of(job, options.receipt)
+            for line in (line for receipt in receipts for line in receipt.lines()):
+                log.info(line)
+            folder.write_json("receipt.json", [asdict(receipt) for receipt in receipts])
             log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
             return train(job, folder, stop, trace=trace, started=started), path
 

@@ -1,8 +1,9 @@
-"""Two loaders behind one interface: batches gathered on the device, or decoded and sent by the host.
+"""The loaders behind one interface: batches gathered on the device, or decoded and sent by the host.
 
 *Resident*: a split lies decoded on the device; the host sends places, the step gathers. *From the host*: batches come
-from workers, decoded from files, or from a decoded copy on disk. In both the batches of a step are a function of the
-step alone, so a run can be cut anywhere, and the step is all there is to resume from.
+from workers, decoded from files, or from a decoded copy on disk. *Mapped*: features of images are gathered from files.
+In all the batches of a step are a function of the step alone, so a run can be cut anywhere, and the step is all there
+is to resume from.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import numpy as np
 from jaxcnn.data import order
 from jaxcnn.data.host_crop import Transform
 from jaxcnn.data.loader import Arrays, take
-from jaxcnn.data.order import TrainingOrder
+from jaxcnn.data.order import TrainingOrder, ViewOrder
 from jaxcnn.data.source import Source
 from jaxcnn.data.streamed import GivenPlaces, Stream, stream
 
@@ -43,8 +44,12 @@ class Feed(Protocol):
         """Most steps of a dispatch."""
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images of a batch, before augmentation."""
+    def image_shape(self) -> tuple[int, ...]:
+        """Height, width and channels of the images of a batch, before augmentation; or the shape of features."""
+
+    @property
+    def image_dtype(self) -> np.dtype:
+        """uint8; or the type of features."""
 
     def take(self, source: Any, item: Any) -> Arrays:
         """Returns the batch of one step, inside the compiled program; `item` is a row of `inputs`."""
@@ -61,10 +66,10 @@ class Feed(Protocol):
 
 @dataclass
 class ResidentFeed:
-    """Training from a split on the device."""
+    """Training from a split on the device; for a `ViewOrder` all views follow each other in it."""
 
     source: Arrays
-    order: TrainingOrder
+    order: TrainingOrder | ViewOrder
     max_steps: int
     place: Place
 
@@ -73,9 +78,12 @@ class ResidentFeed:
         return self.max_steps
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        _, height, width, channels = self.source.images.shape
-        return height, width, channels
+    def image_shape(self) -> tuple[int, ...]:
+        return self.source.images.shape[1:]
+
+    @property
+    def image_dtype(self) -> np.dtype:
+        return np.dtype(self.source.images.dtype)
 
     def take(self, source: Arrays, item: jax.Array) -> Arrays:
         return take(source, item)
@@ -90,6 +98,11 @@ class ResidentFeed:
 
 
 _DISPATCH_BYTES = 64 * 2**20  # of the batches of one dispatch from the host
+
+
+def _rows(max_steps: int, batch_bytes: int) -> int:
+    """Most steps of a dispatch whose batches the host sends."""
+    return max(1, min(max_steps, _DISPATCH_BYTES // batch_bytes))
 
 
 @dataclass
@@ -109,12 +122,15 @@ class HostFeed:
 
     @property
     def rows(self) -> int:
-        batch_bytes = self.order.batch_size * int(np.prod(self.transform.shape))
-        return max(1, min(self.max_steps, _DISPATCH_BYTES // batch_bytes))
+        return _rows(self.max_steps, self.order.batch_size * int(np.prod(self.transform.shape)))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.transform.shape
+
+    @property
+    def image_dtype(self) -> np.dtype:
+        return np.dtype(np.uint8)
 
     def take(self, source: tuple[()], item: Arrays) -> Arrays:
         return item
@@ -144,6 +160,51 @@ class HostFeed:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+
+
+@dataclass
+class MappedFeed:
+    """Training from arrays too large for the device, such as memory-mapped features: the host gathers the batches.
+
+    Attributes:
+      views: one array [N, ...] a view of the examples.
+      labels: int32 [N].
+    """
+
+    views: tuple[np.ndarray, ...]
+    labels: np.ndarray
+    order: ViewOrder
+    max_steps: int
+    place: Place
+    source: tuple[()] = ()
+
+    @property
+    def rows(self) -> int:
+        return _rows(self.max_steps, self.order.batch_size * self.views[0][0].nbytes)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.views[0].shape[1:]
+
+    @property
+    def image_dtype(self) -> np.dtype:
+        return self.views[0].dtype
+
+    def take(self, source: tuple[()], item: Arrays) -> Arrays:
+        return item
+
+    def inputs(self, first_step: int, num_steps: int) -> Any:
+        seen, examples = np.divmod(self.order(first_step, num_steps), len(self.labels))
+        rows = max(self.rows, 2)
+        images = np.zeros((rows, *seen.shape[1:], *self.image_shape), self.image_dtype)
+        labels = np.zeros((rows, *seen.shape[1:]), np.int32)
+        labels[:num_steps] = self.labels[examples]
+        for view, array in enumerate(self.views):
+            images[:num_steps][seen == view] = array[examples[seen == view]]
+        return self.place(Arrays(images, labels))
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)

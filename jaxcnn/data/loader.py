@@ -27,7 +27,10 @@ _CACHE_VERSION = 2
 
 @dataclass(frozen=True)
 class Arrays:
-    """Examples in memory: images uint8 [N, H, W, C], labels int32 [N]; on the host, or on the device once placed."""
+    """Examples in memory: images uint8 [N, H, W, C], labels int32 [N]; on the host, or on the device once placed.
+
+    In the place of images there may be features: [N, H', W', F] or [N, F], float.
+    """
 
     images: np.ndarray | jax.Array
     labels: np.ndarray | jax.Array
@@ -158,7 +161,7 @@ def cached_source(
     check_labels(source)
     kept = kept_places(source, failures, unreadable)
     records = ArrayRecords(images, labels)
-    whole = replace(source, image_shape=image_shape, records=records, fingerprint=f"{key}-decoded")
+    whole = replace(source, image_shape=image_shape, records=records, fingerprint=f"{key}-decoded", is_cropped=True)
     return whole if len(kept) == source.num_examples else whole.subset(kept)
 
 

@@ -80,6 +80,31 @@ def _permutation(size: int, *key: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key))).permutation(size)
 
 
+@dataclass(frozen=True)
+class ViewOrder:
+    """Which view of which example each training step sees: in epoch e, example i is seen in view (e + i) mod `views`.
+
+    So each epoch sees each example as `order` does, and `views` epochs in a row see all views of all examples.
+    """
+
+    order: TrainingOrder
+    views: int
+
+    @property
+    def batch_size(self) -> int:
+        return self.order.batch_size
+
+    def __call__(self, first_step: int, num_steps: int) -> np.ndarray:
+        """Returns int32 [num_steps, batch_size / shards]: view · num_examples + example, for steps first_step, ..."""
+        examples = self.order(first_step, num_steps)
+        index, count = self.order.shard
+        share = self.batch_size // count
+        positions = np.arange(first_step * self.batch_size, (first_step + num_steps) * self.batch_size)
+        own = positions.reshape(num_steps, -1)[:, index * share : (index + 1) * share]
+        views = (own // self.order.num_examples + examples) % self.views
+        return (views * self.order.num_examples + examples).astype(np.int32)
+
+
 def evaluation_batches(num_examples: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (places int32 [B], mask bool [B]) that cover each example once; the last batch is padded and masked."""
     for first in range(0, num_examples, batch_size):

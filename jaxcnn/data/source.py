@@ -36,6 +36,7 @@ class Source:
       image_shape: [H, W, C] of every image, or none if they differ.
       records: the examples.
       fingerprint: a key of their content: it changes when they do.
+      is_cropped: the images are resized and cropped as the network takes them, so no share is cropped off again.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     image_shape: tuple[int, int, int] | None
     records: Records
     fingerprint: str = ""
+    is_cropped: bool = False
 
     @property
     def num_examples(self) -> int:
