@@ -36,7 +36,7 @@ def build(task: Task) -> Program:
         network.to(_device(task))
         return values
 
-    make_run = _make_trainer if task.kind == "train" else _make_passer
+    make_run = make_trainer if task.kind == "train" else _make_passer
     return Program(parameters, logits, make_run(task, network))
 
 
@@ -74,7 +74,8 @@ def _placed(task: Task, network: nn.Module) -> tuple[Callable, Callable[[], torc
     return forward, precision, batch, torch.from_numpy(labels[0]).long().to(device)
 
 
-def _make_trainer(task: Task, network: nn.Module) -> Callable[[int], None]:
+def make_trainer(task: Task, network: nn.Module) -> Callable[[int], None]:
+    """Returns what does so many training steps of a network, on one batch."""
     forward, precision, images, labels = _placed(task, network)
     frozen = task.candidate == "pytorch-frozen"
     if frozen:
