@@ -25,6 +25,7 @@ from jaxcnn.models.registry import build_model
 from jaxcnn.paths import GlobRule, unflatten
 from jaxcnn.runtime import compiler_options
 from jaxcnn.training.optim import make_optimizer
+from jaxcnn.training.partition import trains_backbone
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
 
@@ -75,8 +76,11 @@ class Chunk:
         )
         self._optimizer = make_optimizer(config, optax.constant_schedule(LEARNING_RATE))
         self.step = make_step(self.model(), self._optimizer, self.augment(), StepOptions(seed=0))
+        params = jax.eval_shape(self.state_of, shapes_of(task)).params
         self.jitted = jax.jit(
-            make_chunk(self.step, self._take), donate_argnums=(0, 1), compiler_options=compiler_options(training=True)
+            make_chunk(self.step, self._take),
+            donate_argnums=(0, 1),
+            compiler_options=compiler_options(training=trains_backbone(params)),
         )
 
     def model(self) -> Classifier:

@@ -36,7 +36,7 @@ from jaxcnn.runtime import compiler_options
 from jaxcnn.training.class_weights import class_weights
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.optim import make_optimizer
-from jaxcnn.training.partition import partition
+from jaxcnn.training.partition import partition, trains_backbone
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import Step, StepOptions, make_chunk, make_step, zero_sums
@@ -79,7 +79,7 @@ class Job:
             self.chunk,
             donate_argnums=(0, 1),
             out_shardings=everywhere,
-            compiler_options=compiler_options(training=True),
+            compiler_options=compiler_options(training=trains_backbone(state.params)),
         )
         inputs = self.feed.inputs(int(state.step), 1)
         return jitted.lower(state, sums, self.feed.source, inputs, np.int32(0)).compile()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -103,6 +104,16 @@ def test_our_candidates_take_turns(weights, candidate: str, dtype: str) -> None:
     program = frozen_ours.build(task)
     program.run(3)
     assert program.parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes_of(task)["params"]))
+
+
+def test_no_convolution_of_a_probe_is_given_to_a_library_that_runs_it_on_one_core() -> None:
+    # With the options of training, the mean over the map took the last stage's six, and the memory of their weights.
+    task = task_of(WORKLOADS["resnet20"], "ours-probe", "train", batch=8, options={"width": 32})
+    program = frozen_ours.train_program(task)
+    text = program.jitted.lower(*program.arguments).compile().as_text()
+    starts = [text.index(f"\n{name} ") for name in re.findall(r"kind=kCustom, calls=(%[\w.\-]+)", text)]
+    assert starts
+    assert not [start for start in starts if " convolution(" in text[start : text.index("\n}", start)]]
 
 
 # What is said of it

@@ -24,3 +24,8 @@ def partition(params: Tree, rule: GlobRule) -> tuple[dict[str, Any], dict[str, A
             f"freeze={rule.patterns}: every parameter is frozen, so nothing would train; leave out the head"
         )
     return trainable, frozen
+
+
+def trains_backbone(trainable: Tree) -> bool:
+    """Returns whether a gradient goes through maps: without, a step is for the compiler a forward pass and a head."""
+    return "backbone" in trainable
