@@ -154,4 +154,4 @@ def _judged_table(judged: list[dict[str, Any]]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3f}"
