@@ -9,6 +9,7 @@ from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, InputError, RunFailed, did_
 
 COMMANDS = {
     "steps": ("benchmarks.steps", "training steps beside PyTorch and plain flax"),
+    "frozen": ("benchmarks.frozen", "steps that train the head alone, beside forward only, full steps and the peers"),
     "inference": ("benchmarks.inference", "forward passes in evaluation mode, beside the same"),
     "compile": ("benchmarks.compiling", "cold and cached compilation of our train step and plain flax's"),
     "memory": ("benchmarks.memory", "temporary memory of our train step and plain flax's"),

@@ -17,7 +17,7 @@ class Program:
     """A candidate, built and given its weights, but not yet compiled.
 
     Attributes:
-      parameters: how many numbers it trains.
+      parameters: how many numbers the network has, frozen ones included.
       logits: float32 images [N, H, W, 3] -> logits [N, K] in evaluation mode, computed in float32.
       run: does so many steps and waits until the last is done.
     """

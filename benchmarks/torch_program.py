@@ -1,4 +1,9 @@
-"""The candidates `pytorch` and `torch.compile`: channels_last, SGD with momentum, all cores, autocast for bfloat16."""
+"""The candidates `pytorch`, `torch.compile` and `pytorch-frozen`: channels_last, SGD with momentum, all cores,
+autocast for bfloat16.
+
+`pytorch-frozen` has no gradient for the backbone, so that autograd records nothing of it, in evaluation mode, so that
+its running statistics stay; only the head trains.
+"""
 
 import os
 from collections.abc import Callable
@@ -31,7 +36,7 @@ def build(task: Task) -> Program:
         network.to(_device(task))
         return values
 
-    make_run = _make_trainer if task.kind == "train" else _make_passer
+    make_run = make_trainer if task.kind == "train" else _make_passer
     return Program(parameters, logits, make_run(task, network))
 
 
@@ -69,12 +74,18 @@ def _placed(task: Task, network: nn.Module) -> tuple[Callable, Callable[[], torc
     return forward, precision, batch, torch.from_numpy(labels[0]).long().to(device)
 
 
-def _make_trainer(task: Task, network: nn.Module) -> Callable[[int], None]:
+def make_trainer(task: Task, network: nn.Module) -> Callable[[int], None]:
+    """Returns what does so many training steps of a network, on one batch."""
     forward, precision, images, labels = _placed(task, network)
-    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM)
+    frozen = task.candidate == "pytorch-frozen"
+    if frozen:
+        network.requires_grad_(False)
+        list(network.children())[-1].requires_grad_(True)  # the head
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, LEARNING_RATE, MOMENTUM)
 
     def run(num_steps: int) -> None:
-        network.train()
+        network.train(not frozen)
         for _ in range(num_steps):
             optimizer.zero_grad(set_to_none=True)
             with precision():

@@ -36,7 +36,7 @@ from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import compiler_options
 from jaxcnn.start import check_frozen_start, fit_start, initial_variables
 from jaxcnn.training.metrics import Sums
-from jaxcnn.training.partition import check_phases, first_phases, phase_rules
+from jaxcnn.training.partition import check_phases, first_phases, phase_rules, trains_backbone
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState
 from jaxcnn.training.step import make_chunk, zero_sums
@@ -99,7 +99,7 @@ class Job:
             self.chunk(phase),
             donate_argnums=(0, 1),
             out_shardings=everywhere,
-            compiler_options=compiler_options(training=True),
+            compiler_options=compiler_options(training=trains_backbone(state.params)),
         )
         inputs = self.feed.inputs(int(state.step), 1)
         return jitted.lower(state, sums, self.feed.source, inputs, np.int32(0)).compile()

@@ -16,6 +16,7 @@ from jaxcnn.data.loader import Arrays
 from jaxcnn.network import Network
 from jaxcnn.phases import Phase, make_phases
 from jaxcnn.runtime import compiler_options
+from jaxcnn.training.partition import trains_backbone
 from jaxcnn.training.step import make_chunk, zero_sums
 
 _TURNS = 3  # of each program, in rotation, where steps are measured
@@ -130,7 +131,7 @@ class _Program:
             ),
         )
         chunk = make_chunk(self.phase.step, lambda source, batch: Arrays(*batch))
-        options = compiler_options(training=True)
+        options = compiler_options(training=trains_backbone(state.params))
         jitted = jax.jit(chunk, donate_argnums=(0, 1), compiler_options=options)
         compiled = jitted.lower(state, sums, (), batches, np.int32(1)).compile()
         held = [state, sums]

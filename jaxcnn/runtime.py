@@ -52,6 +52,10 @@ def compiler_options(training: bool = False) -> dict[str, str]:
     which runs them on one core (jaxlib 0.10). Matrix products stay with YNNPACK, which runs these on all. So do sums in
     training, where they are many; for inference only single products, since YNNPACK takes with anything else what leads
     to it: with the head the mean over the map and the last convolutions. An XLA without the option gets none.
+
+    Args:
+      training: whether a gradient goes through the maps. A step that trains the head alone is like inference here: with
+        the mean over the map YNNPACK would take the last convolutions, whose outputs no gradient asks for.
     """
     import jax
 

@@ -95,3 +95,8 @@ def first_phases(params: Tree, rules: Sequence[GlobRule]) -> dict[str, int]:
             if path not in first and not rule.matches(path):
                 first[path] = phase
     return first
+
+
+def trains_backbone(trainable: Tree) -> bool:
+    """Returns whether a gradient goes through maps: without, a step is for the compiler a forward pass and a head."""
+    return "backbone" in trainable
