@@ -26,7 +26,8 @@ from jaxcnn.data.source import ArrayRecords, Source, Splits
 from jaxcnn.feature_cache.extraction import Extraction
 from jaxcnn.feature_cache.reading import CachedFeatures, cached_features
 from jaxcnn.inputs import Inputs, read_inputs
-from jaxcnn.network import Network, build_network, initial_variables
+from jaxcnn.network import Network, build_network
+from jaxcnn.start import initial_variables
 
 STILL = AugmentConfig(pad_crop=PadCropConfig(prob=0.0), affine=AffineConfig(prob=0.0))
 MOVING = AugmentConfig(pad_crop=PadCropConfig(pad_px=2), affine=AffineConfig(prob=0.0))

@@ -73,7 +73,7 @@ class Extraction:
     def run(self) -> dict[str, list[np.ndarray]]:
         """Returns the features of each split, memory-mapped: those of "train" in each view, in one of the others.
 
-        What is on disk already is not computed again.
+        What is on disk already is not computed again; what is there at an earlier point is gone on from.
 
         Raises:
           InputError: the folder cannot be written, or the disk is too small; or a split has no fingerprint.
@@ -138,7 +138,7 @@ class Extraction:
             return host_batches(split, CentreCrop(*self.network.measured_on))
         transform = training_transform(self.config, self.network.preprocessing)
         if isinstance(transform, RandomResizedCrop):  # a config's seed is below 2^31: no view draws as training does
-            transform = dataclasses.replace(transform, seed=self.config.seed + ((view + 1) << 32))
+            transform = dataclasses.replace(transform, seed=self.config.features.seed + ((view + 1) << 32))
         return host_batches(split, transform)
 
     def _check_room(self, gib: float) -> None:
@@ -155,20 +155,42 @@ class Extraction:
         """Returns what yields the features of a pass by parts; compiles nothing by itself."""
         if not missing:
             return lambda one: iter(())
-        model, point = self.network.model, self.point
+        model, point, earlier = self.network.model, self.point, self._earlier({one.name for one in missing})
         variables = meshes.replicate(self.mesh, self.variables)
         # A program of its own, so that it is compiled once, whatever is done to the images.
         forward = jax.jit(
-            lambda variables, x: output_at(model, variables, x, point), compiler_options=compiler_options()
+            lambda variables, x, start: output_at(model.clone(start=start), variables, x, point),
+            static_argnums=2,
+            compiler_options=compiler_options(),
         )
         plain, augmented = jax.jit(self.network.normalise), jax.jit(self._augmented)
 
         def program(one: Pass, images: jax.Array, batch: int) -> jax.Array:
+            if one.name in earlier:
+                return forward(variables, images, earlier[one.name][0])
             if one.view is None:
-                return forward(variables, plain(images))
-            return forward(variables, augmented(images, np.int32(one.view), np.int32(batch)))
+                return forward(variables, plain(images), None)
+            return forward(variables, augmented(images, np.int32(one.view), np.int32(batch)), None)
 
-        return lambda one: self._parts(one, program)
+        def parts(one: Pass) -> Iterator[np.ndarray]:
+            if one.name in earlier:
+                point, features = earlier[one.name]
+                LOG.info(f"features: {one.name} goes on from those kept at {point!r}")
+                one = dataclasses.replace(one, split=Arrays(features, np.zeros(len(features), np.int32)))
+            return self._parts(one, program)
+
+        return parts
+
+    def _earlier(self, names: set[str]) -> dict[str, tuple[str, np.ndarray]]:
+        """The latest point before this one at which a pass is kept, and its features, by the name of the pass."""
+        found: dict[str, tuple[str, np.ndarray]] = {}
+        points = self.network.model.points
+        for point in reversed(points[: points.index(self.point)]):
+            for one in dataclasses.replace(self, point=point).passes():
+                wanted = one.name in names and one.name not in found
+                if wanted and (features := one.file.read()) is not None:
+                    found[one.name] = point, features
+        return found
 
     def _augmented(self, images: jax.Array, view: jax.Array, batch: jax.Array) -> jax.Array:
         """A batch of a view, uint8 [B, H, W, C], as input of the network, float32 [B, h, w, C].
@@ -180,7 +202,7 @@ class Extraction:
         augment = make_augment(
             config.augment, statistics.mean, statistics.std, statistics.image_shape, skip_crop=on_host
         )
-        key = jax.random.fold_in(jax.random.key(config.seed), _VIEWS)
+        key = jax.random.fold_in(jax.random.key(config.features.seed), _VIEWS)
         return augment(jax.random.fold_in(jax.random.fold_in(key, view), batch), images)[0]
 
     def _parts(self, one: Pass, program: Callable) -> Iterator[np.ndarray]:

@@ -74,7 +74,7 @@ def pass_key(
     if view is not None:
         changes = {
             "operations": {name: _fields(getattr(config.augment, name)) for name in random_operations(config.augment)},
-            "seed": config.seed,
+            "seed": config.features.seed,
             "view": view,
             "loader": kind,
             "batch_size": config.evaluation.batch_size,  # an image's draw follows from its place in the batch
