@@ -200,7 +200,12 @@ def test_the_key_of_a_view_changes_with_its_draws(tmp_path) -> None:
 
     first, second, validation = keys()
     flips = dataclasses.replace(MOVING, flip=FlipConfig(prob=0.5))
-    others = [keys(flips), keys(dataclasses.replace(flips, flip=FlipConfig(prob=0.25))), keys(seed=1)]
+    others = [
+        keys(flips),
+        keys(dataclasses.replace(flips, flip=FlipConfig(prob=0.25))),
+        keys(features=FeaturesConfig("auto", 2, seed=1)),
+    ]
+    assert keys(seed=1) == [first, second, validation]  # runs of several seeds share their views
     assert len({first, second, *(key for other in others for key in other[:2])}) == 8
     assert {other[2] for other in others} == {validation}
     unused = dataclasses.replace(MOVING, mixup=MixupConfig(alpha=0.9))
@@ -226,3 +231,21 @@ def test_a_full_disk_and_a_folder_that_is_a_file_are_one_line(tmp_path, monkeypa
     with pytest.raises(InputError, match=r"the features need .* GiB and .* are free; choose another folder"):
         taken.extraction().run()
     assert list((tmp_path / "features").iterdir()) == []
+
+
+def test_a_pass_goes_on_from_what_is_kept_at_an_earlier_point(tmp_path, monkeypatch) -> None:
+    config = config_of(tmp_path, augment=MOVING, features=FeaturesConfig("auto", 2))
+    taken = take_apart(config)
+    expected = taken.extraction("pooled").run()
+    shutil.rmtree(tmp_path / "features")
+    taken.extraction("stage2").run()
+
+    def no_images(self: Network, images: jax.Array) -> jax.Array:
+        raise AssertionError("an image was normalised")
+
+    monkeypatch.setattr(Network, "normalise", no_images)
+    monkeypatch.setattr(Extraction, "_augmented", no_images)
+    found = taken.extraction("pooled").run()
+    for name, views in expected.items():
+        for view, want in zip(found[name], views, strict=True):
+            np.testing.assert_allclose(view, want, rtol=1e-5, atol=1e-6, err_msg=name)
