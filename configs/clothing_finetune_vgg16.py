@@ -47,5 +47,5 @@ def get_config() -> TrainConfig:
         train=LoopConfig(epochs=6.0, batch_size=64, label_smoothing=0.1),
         evaluation=EvaluationConfig(batch_size=64),
         freeze=("backbone/**", "!backbone/stage5/**"),
-        features=FeaturesConfig(cache="auto", views=6),
+        features=FeaturesConfig(cache="auto", views=4),
     )

@@ -42,5 +42,5 @@ def get_config() -> TrainConfig:
         train=LoopConfig(epochs=100.0, batch_size=128, label_smoothing=0.0, save_every_epochs=20),
         evaluation=EvaluationConfig(batch_size=64, every_epochs=5),
         freeze=("backbone/**",),
-        features=FeaturesConfig(cache="auto", views=6),
+        features=FeaturesConfig(cache="auto", views=4),
     )

@@ -125,7 +125,7 @@ class RandomResizedCrop:
 
 
 def _draws(seed: int, position: int) -> np.ndarray:
-    """Uniform numbers in [0, 1), float64 [22], that are a function of seed and position alone."""
+    """Uniform numbers in [0, 1), float64 [23], that are a function of seed and position alone."""
     bits = np.random.Philox(key=np.array([seed, 0x637E0], np.uint64), counter=[0, position, 0, 0])
     return np.random.Generator(bits).random(_DRAWS)
 

@@ -117,7 +117,9 @@ def open_source(builder: Any, split: str, field: str) -> Source:
     try:
         if builder.info.splits[split].num_examples <= 0:
             raise InputError(f"{field}={split!r}: the split of {builder.name} is empty")
-        records = builder.as_data_source(split=split, decoders={image_key: tfds.decode.SkipDecoding()})
+        # Of other images beside it, such as segmentation masks, nothing is used.
+        images = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
+        records = builder.as_data_source(split=split, decoders={key: tfds.decode.SkipDecoding() for key in images})
     except InputError:
         raise
     except (ValueError, AssertionError, KeyError) as error:
