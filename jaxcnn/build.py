@@ -175,6 +175,7 @@ def _assemble(
     total_steps = _steps(config.train.epochs, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
     phases = make_phases(config, network, schedule, inputs, point)
+    _check_steps(phases, steps_per_epoch, total_steps)
 
     def variables() -> dict[str, Any]:
         return initial_variables(config, network, class_counts(inputs, network))
@@ -215,6 +216,17 @@ def _assemble(
         initial_state=initial_state,
         zero_sums=lambda: meshes.replicate(mesh, no_sums()),  # new buffers each time: they are donated
     )
+
+
+def _check_steps(phases: tuple[Phase, ...], steps_per_epoch: float, total_steps: int) -> None:
+    """Raises InputError for a phase that ends where it begins."""
+    begins = [0, *(_steps(phase.epoch, steps_per_epoch) for phase in phases[1:]), total_steps]
+    for place, (phase, next_begin) in enumerate(zip(phases, begins[1:], strict=True)):
+        if next_begin <= begins[place]:
+            raise InputError(
+                f"unfreeze: the phase from epoch {phase.epoch:g} has no step before the next or the end of the run "
+                f"(an epoch has {steps_per_epoch:g} steps)"
+            )
 
 
 def _steps(epochs: float, steps_per_epoch: float) -> int:

@@ -112,6 +112,14 @@ def test_adam_counts_the_steps_of_what_was_thawed_from_there() -> None:
         np.testing.assert_allclose(flatten(updates)[path], value, rtol=1e-5, err_msg=path)
 
 
+@pytest.mark.parametrize("epochs", [(1.0, 1.01), (2.999,)])
+def test_a_phase_without_a_step_is_refused(tiny_config: TrainConfig, epochs) -> None:
+    globs = ("backbone/stage3/**", "backbone/stage2/**")
+    config = with_fields(tiny_config, freeze=("backbone/**",), unfreeze=tuple(zip(epochs, globs, strict=False)))
+    with pytest.raises(InputError, match="has no step before the next or the end of the run"):
+        build_job(config)
+
+
 @pytest.fixture
 def gradual(tiny_config: TrainConfig) -> TrainConfig:
     """Head alone, then the last stage too, then all: 3 phases of some 6 steps, everything on."""
