@@ -202,3 +202,20 @@ def test_what_is_frozen_is_neither_copied_nor_changed_by_a_chunk(gradual: TrainC
         assert leaf.unsafe_buffer_pointer() == place[path], path
         assert np.array_equal(leaf, frozen[path]), path
     assert not any("backbone" in path for path in flatten(to_trees(state, {})["average"]))
+
+
+@pytest.mark.parametrize(
+    ("freeze", "kinds"),
+    [(("**", "!**/*norm*/*", "!head/**"), {"scale", "bias"}), (("**", "!**/bias", "!head/**"), {"bias"})],
+    ids=["norms and head", "biases and head"],
+)
+def test_norms_or_biases_alone_can_train(freeze, kinds) -> None:
+    from jaxcnn.config import ModelConfig, Preprocessing
+    from jaxcnn.network import build_network
+    from jaxcnn.training.partition import partition
+
+    config = TrainConfig(model=ModelConfig(name="resnet18"))
+    params = build_network(config, Preprocessing((32, 32, 3), (0.5,) * 3, (0.5,) * 3), ("a", "b")).shapes["params"]
+    trainable = flatten(partition(params, GlobRule(freeze))[0])
+    every = [path for path in flatten(params) if path.rpartition("/")[2] in kinds or path.startswith("head/")]
+    assert sorted(trainable) == sorted(every)
