@@ -92,7 +92,7 @@ def test_more_than_there_are_takes_all_and_says_so(configs, caplog, monkeypatch)
     with caplog.at_level("INFO", "jaxcnn"):
         train = open_splits(dataclasses.replace(config, per_class=33)).train
     assert train.num_examples == 96
-    assert "all of those with fewer: 'ant' has 32, 'bee' has 32, 'cat' has 32" in caplog.text
+    assert "of classes with fewer all are taken: 'ant' has 32, 'bee' has 32, 'cat' has 32" in caplog.text
 
 
 def test_a_selection_crosses_to_a_process_and_is_cached_with_its_labels(configs, tmp_path) -> None:

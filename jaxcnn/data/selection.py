@@ -12,6 +12,7 @@ from jaxcnn.data.source import Records, Source, Splits
 from jaxcnn.errors import InputError, did_you_mean
 
 LOG = logging.getLogger("jaxcnn")
+_TOLD = 5  # classes that are named in a line
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,29 @@ def with_classes(source: Source, old: Sequence[int], field: str) -> Source:
 
 
 def first_of_each_class(source: Source, count: int, draw: int) -> Source:
-    """Returns `count` examples of each class, or all it has, in the order of the source.
+    """Returns `count` examples of each class, or all it has, in the order of the source; see `drawn_places`."""
+    chosen = drawn_places(source.labels, source.class_names, count, draw)
+    LOG.info(
+        f"data.per_class={count}: {len(chosen):,} of the {source.num_examples:,} examples of {source.name}, draw {draw}"
+    )
+    sizes = np.bincount(source.labels[source.labels >= 0], minlength=len(source.class_names))
+    short = [f"{name!r} has {size:,}" for name, size in zip(source.class_names, sizes, strict=False) if size < count]
+    if short:
+        more = ", ..." if short[_TOLD:] else ""
+        LOG.info(f"data.per_class={count}: of classes with fewer all are taken: {', '.join(short[:_TOLD])}{more}")
+    return source.subset(chosen)
+
+
+def drawn_places(labels: np.ndarray, class_names: Sequence[str], count: int, draw: int) -> np.ndarray:
+    """Returns the places of `count` examples of each class, or of all it has, in ascending order.
 
     Of each class the first in a random order are taken, which depends on nothing but the class's name, how many
     examples it has, and `draw`: so the first 10 are among the first 20, and other classes change nothing.
     """
-    kept, short = [], []
-    for label in np.unique(source.labels).tolist():
-        places = np.flatnonzero(source.labels == label)
-        name = source.class_names[label] if 0 <= label < len(source.class_names) else str(label)
+    kept = []
+    for label in np.unique(labels).tolist():
+        places = np.flatnonzero(labels == label)
+        name = class_names[label] if 0 <= label < len(class_names) else str(label)  # the loader tells of such a label
         order = np.random.default_rng([draw, *name.encode("utf-8", "surrogateescape")]).permutation(len(places))
         kept.append(places[order[:count]])
-        if len(places) < count:
-            short.append(f"{name!r} has {len(places):,}")
-    chosen = np.sort(np.concatenate(kept))
-    told = f"; all of those with fewer: {', '.join(short[:5])}{', ...' if short[5:] else ''}" if short else ""
-    LOG.info(
-        f"data.per_class={count}: {len(chosen):,} of the {source.num_examples:,} examples of {source.name}, draw {draw}"
-        f"{told}"
-    )
-    return source.subset(chosen)
+    return np.sort(np.concatenate(kept))
