@@ -61,7 +61,13 @@ def as_markdown(findings: Findings, figure: str | None = None) -> str:
     """Returns both tables with what was measured, and how, in a sentence each."""
     seeds = len(findings.rows[0].random)
     has_source = findings.source is not None
-    head = ["point", "features", *(["source task"] if has_source else []), "target", f"random weights ({seeds} seeds)"]
+    head = [
+        "point",
+        "features",
+        *(["source task"] if has_source else []),
+        "target",
+        f"random weights ({seeds} seed{'s' * (seeds > 1)})",
+    ]
     rows = [
         [row.point, str(row.num_features)]
         + ([_percent(row.source)] if row.source is not None else [])
@@ -73,13 +79,14 @@ def as_markdown(findings: Findings, figure: str | None = None) -> str:
         ["all" if one.count is None else str(one.count), _plus_minus(one.pretrained), _plus_minus(one.random)]
         for one in findings.few
     ]
+    tasks = f"Source task: {findings.source}. " if has_source else ""
     text = (
         f"Linear probes on {findings.weights}: top-1 in % on validation.\n\n"
-        + (f"Source task: {findings.source}. " if has_source else "")
-        + f"Target: {findings.target}, {findings.num_train:,} images to train on, {findings.num_validation:,} to "
-        f"measure on. Maps are averaged over height and width; logistic regression, its penalty chosen within the "
-        f"training split.\n\n{_table(head, rows)}\n\nOf few images a class, at the point that a held-out fifth of the "
-        f"training split chose:\n\n{_table(few_head, few)}\n"
+        f"{tasks}Target: {findings.target}, {findings.num_train:,} images to train on, {findings.num_validation:,} to "
+        "measure on. Maps are averaged over height and width; `pooled` is what the head sees. Logistic regression, "
+        f"its penalty chosen within the training split.\n\n{_table(head, rows)}\n\n"
+        "Of few images a class, at the point that a held-out fifth of the training split chose:\n\n"
+        f"{_table(few_head, few)}\n"
     )
     return text if figure is None else f"{text}\n![Accuracy by point and by number of images]({figure})\n"
 
@@ -91,7 +98,7 @@ def draw(findings: Findings, path: Path) -> None:
 
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
-    by_point, by_count = figure.subplots(1, 2, sharey=False)
+    by_point, by_count = figure.subplots(1, 2)
     at = range(len(findings.rows))
     if findings.source is not None:
         own = [100 * row.source for row in findings.rows if row.source is not None]
