@@ -98,6 +98,7 @@ def test_the_command_writes_tables_and_a_figure(pretrained, tmp_path, capsys) ->
     assert (tmp_path / "tiny_few.csv").is_file()
 
 
+@pytest.mark.slow
 def test_without_weights_a_small_network_is_trained_on_digits_once(digits_dir, tmp_path, capsys, monkeypatch) -> None:
     data = DataConfig(data_dir=digits_dir, classes=("0", "1"), train_split="train[:500]")
     short = with_fields(command.PRETRAINING, train__epochs=0.1, train__batch_size=32, evaluation__batch_size=50)
