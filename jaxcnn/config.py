@@ -59,6 +59,12 @@ class DataConfig(Strict):
     """Split to validate on after each epoch; none: the data set's own, or else a tenth of its train split."""
     test_split: str | None = None
     """Split for the final figures; none: the data set's own test split, if it has one."""
+    classes: tuple[str, ...] | None = None
+    """Classes by name: their examples alone, in all splits, labelled in this order; none: all classes."""
+    per_class: Count | None = None
+    """Train on so many examples of each class at most; validation and test stay as they are; none: on all."""
+    per_class_draw: Annotated[int, Ge(0)] = 0
+    """Which examples `per_class` takes: each number is another draw, in which 10 a class are among 20 a class."""
     image_size: Count | None = None
     """Side in pixels of the network's input, to which images are resized and cropped; none: as stored."""
     crop_share: Annotated[float, Interval(gt=0.0, le=1.0)] = 1.0

@@ -18,6 +18,7 @@ RANKS = {
     "network": 5, "start": 5, "evaluation": 5, "inputs": 5, "phases": 5, "feature_cache": 5, "build": 5,
     "certificate": 5, "receipt": 6, "loop": 6, "preview": 6,
     "predict": 7, "plan": 7,
+    "studies": 9,
     "cli": 10, "__main__": 11,
 }  # fmt: skip
 PACKAGE = ROOT / "jaxcnn"

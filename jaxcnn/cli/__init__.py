@@ -15,6 +15,7 @@ COMMANDS = {
     "data": "what data hold, what training sees of them, TFDS sets made ready: info, preview, prepare",
     "predict": "class probabilities for image files",
     "weights": "weights from PyTorch, timm and Keras, and for them: import, export, compare",
+    "study": "experiments with a table and a figure: transferability",
     "models": "list the networks with parameters, GFLOPs and papers",
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 from jaxcnn.config import DataConfig
 from jaxcnn.data.array_source import open_npz
 from jaxcnn.data.folder_source import open_folder
+from jaxcnn.data.selection import select
 from jaxcnn.data.source import Splits
 from jaxcnn.data.split_expressions import DataSet, data_set_name, make_splits
 from jaxcnn.data.synthetic_source import open_synthetic
@@ -20,10 +21,11 @@ def open_splits(config: DataConfig) -> Splits:
     """Returns the train, validation and test sources of a config.
 
     Without a validation split a tenth of the training split is kept for validation: of a TFDS data set its last
-    examples, otherwise a tenth of each class.
+    examples, otherwise a tenth of each class. `data.classes` and `data.per_class` choose from these splits, so what is
+    validated on does not depend on how many examples are trained on.
 
     Raises:
-      InputError: unknown data or an unknown split (the nearest names are offered), or data that are not prepared.
+      InputError: unknown data, classes or splits (the nearest names are offered), or data that are not prepared.
     """
     if config.source == "tfds":
         builder = open_builder(config)
@@ -36,7 +38,7 @@ def open_splits(config: DataConfig) -> Splits:
     for (name, count), split in zip(shared.items(), [split for split in chosen[1:] if split], strict=True):
         if count:
             LOG.warning(f"warning: {count:,} examples are in both data.train_split={chosen[0]!r} and {name} {split!r}")
-    return splits
+    return select(splits, config)
 
 
 def open_data_set(config: DataConfig) -> DataSet:
