@@ -14,7 +14,8 @@ from jaxcnn.cli import study as command
 from jaxcnn.config import DataConfig, ModelConfig, Preprocessing
 from jaxcnn.data.sources import open_splits
 from jaxcnn.models.classifier import output_at
-from jaxcnn.network import build_network, initial_variables
+from jaxcnn.network import build_network
+from jaxcnn.start import initial_variables
 from jaxcnn.studies.report import as_markdown, write_report
 from jaxcnn.studies.stage_features import means_at_points, points_of, read_features
 from jaxcnn.studies.transferability import Few, Findings, Row

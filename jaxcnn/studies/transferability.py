@@ -19,8 +19,9 @@ from jaxcnn.data.source import Splits
 from jaxcnn.data.sources import open_splits
 from jaxcnn.data.split_expressions import data_set_name
 from jaxcnn.errors import InputError
-from jaxcnn.network import Network, build_network, fit_start, initial_variables
+from jaxcnn.network import Network, build_network
 from jaxcnn.run_folder import RunFolder, is_run
+from jaxcnn.start import fit_start, initial_variables
 from jaxcnn.studies.linear_probe import Probe, fit_probe
 from jaxcnn.studies.stage_features import Features, points_of, read_features
 from jaxcnn.weights.files import HUB_PREFIX
@@ -172,7 +173,7 @@ def _network(setting: Setting, splits: Splits) -> tuple[Network, list[dict[str, 
     shape, share = _images(setting, splits)
     names = splits.train.class_names
     unmeasured = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2], "grey" if shape[2] == 1 else "RGB", share)
-    weights, fitted = fit_start(config, build_network(config, unmeasured, names).shapes)
+    weights, fitted = fit_start(config, build_network(config, unmeasured, names).shapes, names)
     unfilled = [path for path in fitted.anew if not path.startswith("params/head/")]
     if unfilled:
         raise InputError(
