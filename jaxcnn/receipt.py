@@ -63,11 +63,12 @@ class Receipt:
     def lines(self) -> list[str]:
         """Returns what a person is told."""
         total = self.trainable.numbers + self.frozen.numbers
+        still, moving = self.frozen_statistics.leaves, self.moving_statistics.leaves
+        told = f"{still} of {still + moving} statistics do not move; " if still + moving else ""
         lines = [
             f"receipt from epoch {self.epoch:g}: {self.trainable.leaves} leaves train, {_bytes(self.trainable.bytes)} "
             f"({100 * self.trainable.numbers / total:.2g} %); {self.frozen.leaves} are frozen, "
-            f"{_bytes(self.frozen.bytes)}; {self.frozen_statistics.leaves} of "
-            f"{self.frozen_statistics.leaves + self.moving_statistics.leaves} statistics do not move; "
+            f"{_bytes(self.frozen.bytes)}; {told}"
             f"optimizer {_bytes(self.optimizer.bytes)}"
         ]
         if self.flops is not None and self.full_flops:

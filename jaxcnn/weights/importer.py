@@ -68,7 +68,7 @@ def fit(weights: Weights, shapes: Mapping[str, Any], what: str, new_head: str | 
     notes = []
     if anew:
         unexpected = [name for name in unexpected if not name.startswith(TOPS)]
-        notes.append(_top_note(anew, shapes, new_head or f"{weights.place} has none of that shape"))
+        notes.append(_top_note(anew, shapes, new_head or "the source has none of that shape"))
     report = Report(
         missing=[
             entry.name + _beside(entry.name, path)
