@@ -67,6 +67,8 @@ class Job:
     total_steps: int
     phases: tuple[Phase, ...]
     """Steps in which the same leaves train, in order."""
+    phases_of: Callable[[TrainConfig, str | None], tuple[Phase, ...]]
+    """(another config, start) -> its phases on the same data: what `receipt.py` compares with."""
     initial_state: Callable[[], TrainState]
     zero_sums: Callable[[], Sums]
 
@@ -113,7 +115,8 @@ def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits 
 
     Args:
       config: what to train.
-      run: the folder of a run that goes on: its preprocessing and classes hold, and `init_from` is not read again.
+      run: the folder of a run that goes on: its preprocessing and classes hold, and `init_from` is not read again
+        once it has a checkpoint.
       splits: the data, for those who have them in Python; none: those that `config.data` names.
 
     Raises:
@@ -130,6 +133,8 @@ def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits 
     check_phases(planned.shapes["params"], rules, config.train.epochs)
     point = point_of(config, planned, first_phases(planned.shapes["params"], [rule for _, rule in rules]))
     start = None
+    if config.init_from is None and config.replace_head != "auto":
+        raise InputError(f"replace_head={config.replace_head!r}: without init_from there is no head to keep or replace")
     if config.init_from is not None and run is None:
         start, fitted = fit_start(config, planned.shapes, class_names)
         check_frozen_start(config, fitted, [rule for _, rule in rules])
@@ -189,7 +194,8 @@ def _assemble(
         splits = {name: batches_of(split, network, mesh) for name, split in inputs.others.items()}
     else:
         begun = run is not None and has_checkpoint(run)
-        held = load_variables(run, "latest")[0] if run is not None and begun else variables()
+        # What is before the point is the same in every checkpoint; "best" is any that is whole.
+        held = load_variables(run, "best")[0] if run is not None and begun else variables()
         cached = cached_features(config, inputs, network, held, point, mesh, total_steps)
         feed, splits, measured = cached.feed, cached.splits, cached.network
 
@@ -213,6 +219,7 @@ def _assemble(
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         phases=phases,
+        phases_of=lambda other, start: make_phases(other, network, schedule, inputs, start),
         initial_state=initial_state,
         zero_sums=lambda: meshes.replicate(mesh, no_sums()),  # new buffers each time: they are donated
     )

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.errors import RunFailed
 from jaxcnn.paths import Tree, flatten
 from jaxcnn.run_folder import RunFolder
 
@@ -58,6 +59,12 @@ class Certificate:
                 if phase["before"].get(path) != phase["after"].get(path)
             }
         )
+
+    def check(self) -> None:
+        """Raises RunFailed if a frozen leaf has changed."""
+        if changed := self.changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise RunFailed(f"{changed[0]}{more} was frozen and has changed: see {self._folder.path / _FILE}")
 
     def report(self) -> dict[str, Any] | None:
         """Returns the part of result.json: {"equal": bool, "phases": [{first_step, last_step, before, after}]}.

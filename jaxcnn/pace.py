@@ -36,7 +36,7 @@ class StopRequest:
 
     def _receive(self, number: int, frame: Any) -> None:
         if self.immediate:
-            raise Interrupted("interrupted while the data were read: there was nothing to save; start it again")
+            raise Interrupted("interrupted while the data were read: no step was done; start it again")
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True

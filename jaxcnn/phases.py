@@ -11,6 +11,7 @@ import optax
 
 from jaxcnn.augment.pipeline import make_augment
 from jaxcnn.config import TrainConfig
+from jaxcnn.errors import InputError
 from jaxcnn.inputs import Inputs, crops_on_host
 from jaxcnn.network import Network, build_network
 from jaxcnn.paths import GlobRule
@@ -74,7 +75,10 @@ def make_phases(
     params, rules = network.shapes["params"], phase_rules(config.freeze, config.unfreeze)
     optim = config.optim
     factors = factors_of(params, network.model.part_paths, optim.layer_decay, optim.lr_multipliers)
-    first = first_phases(params, [rule for _, rule in rules]) if len(rules) > 1 else None
+    first = first_phases(params, [rule for _, rule in rules])
+    for glob, _ in optim.lr_multipliers:
+        if not any(GlobRule((glob,)).matches(path) for path in first):
+            raise InputError(f"optim.lr_multipliers: {glob!r} matches only what is frozen in the whole run")
     augment = _augment(config, network, inputs) if start is None else lambda key, features: (features, None)
     options = StepOptions(
         seed=config.seed,
@@ -85,7 +89,7 @@ def make_phases(
     )
     phases = []
     for index, (epoch, rule) in enumerate(rules):
-        groups = None if first is None else {path: group for path, group in first.items() if group <= index}
+        groups = {path: group for path, group in first.items() if group <= index} if len(rules) > 1 else None
         optimizer = make_optimizer(optim, schedule, factors, groups)
         model = build_network(config, network.preprocessing, network.class_names, rule).model
         step = make_step(model.clone(start=start), optimizer, augment, options)

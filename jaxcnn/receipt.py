@@ -10,11 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxcnn import mesh as meshes
 from jaxcnn.build import Job
 from jaxcnn.data.loader import Arrays
+from jaxcnn.inputs import batches_over_data
 from jaxcnn.network import Network
-from jaxcnn.phases import Phase, make_phases
+from jaxcnn.phases import Phase
 from jaxcnn.runtime import compiler_options
 from jaxcnn.training.partition import trains_backbone
 from jaxcnn.training.step import make_chunk, zero_sums
@@ -67,7 +70,7 @@ class Receipt:
         told = f"{still} of {still + moving} statistics do not move; " if still + moving else ""
         lines = [
             f"receipt from epoch {self.epoch:g}: {self.trainable.leaves} leaves train, {_bytes(self.trainable.bytes)} "
-            f"({100 * self.trainable.numbers / total:.2g} %); {self.frozen.leaves} are frozen, "
+            f"({100 * self.trainable.numbers / total:.3g} %); {self.frozen.leaves} are frozen, "
             f"{_bytes(self.frozen.bytes)}; {told}"
             f"optimizer {_bytes(self.optimizer.bytes)}"
         ]
@@ -110,6 +113,7 @@ class _Program:
     phase: Phase
     network: Network
     images: jax.ShapeDtypeStruct
+    mesh: Mesh
 
     @property
     def labels(self) -> jax.ShapeDtypeStruct:
@@ -131,9 +135,12 @@ class _Program:
                 [jax.ShapeDtypeStruct((2, *each.shape), each.dtype) for each in (self.images, self.labels)],
             ),
         )
+        state, sums = meshes.replicate(self.mesh, (state, sums))
+        batches = batches_over_data(self.mesh)(batches)
         chunk = make_chunk(self.phase.step, lambda source, batch: Arrays(*batch))
         options = compiler_options(training=trains_backbone(state.params))
-        jitted = jax.jit(chunk, donate_argnums=(0, 1), compiler_options=options)
+        everywhere = meshes.replicated(self.mesh)
+        jitted = jax.jit(chunk, donate_argnums=(0, 1), out_shardings=everywhere, compiler_options=options)
         compiled = jitted.lower(state, sums, (), batches, np.int32(1)).compile()
         held = [state, sums]
 
@@ -158,12 +165,13 @@ def _programs(job: Job, *, countable: bool) -> list[_Program]:
         optim = dataclasses.replace(config.optim, accumulation=1)
         config = dataclasses.replace(config, model=model, optim=optim)
     full = dataclasses.replace(config, freeze=(), unfreeze=())
-    (whole,) = make_phases(full, job.network, job.schedule)
+    (whole,) = job.phases_of(full, None)
     size = config.train.batch_size
     given = jax.ShapeDtypeStruct((size, *job.feed.image_shape), job.feed.image_dtype)
     images = jax.ShapeDtypeStruct((size, *job.network.preprocessing.image_shape), jnp.uint8)
-    phases = make_phases(config, job.network, job.schedule, start=job.start)
-    return [*(_Program(phase, job.network, given) for phase in phases), _Program(whole, job.network, images)]
+    programs = [(phase, given) for phase in job.phases_of(config, job.start)]
+    programs.append((whole, given if job.start is None else images))
+    return [_Program(phase, job.network, images, job.mesh) for phase, images in programs]
 
 
 def _measured(job: Job, receipts: list[Receipt]) -> list[Receipt]:
@@ -204,14 +212,19 @@ def _tree(tree: Any) -> Tree:
     return Tree(len(leaves), sum(sizes), sum(n * leaf.dtype.itemsize for n, leaf in zip(sizes, leaves, strict=True)))
 
 
-def _bytes(count: int) -> str:
+def _bytes(count: float) -> str:
     """In decimal units, as disks and papers have them."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000  # type: ignore[assignment]
-    return f"{count:.3g} GB"
+    return _short(count, ("B", "kB", "MB", "GB"))
 
 
 def _flops(count: float) -> str:
-    return f"{count / 1e9:.3g} GFLOP" if count < 1e12 else f"{count / 1e12:.3g} TFLOP"
+    return _short(count, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"))
+
+
+def _short(count: float, units: tuple[str, ...]) -> str:
+    """Three digits and the unit that makes them less than 1000."""
+    for unit in units[:-1]:
+        if float(f"{count:.3g}") < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} {units[-1]}"

@@ -78,6 +78,11 @@ def fit_start(config: TrainConfig, shapes: dict[str, Any], class_names: tuple[st
                 f"{weights.place} has no head for {len(class_names)} classes to keep: leave replace_head to auto"
             )
         return weights, fitted
+    if config.model.head_init != "default":
+        raise InputError(
+            f"model.head_init={config.model.head_init!r}: the head of {weights.place} is kept; replace_head=always "
+            "starts it anew"
+        )
     note = f"the head is kept, but {other}" if other else None
     if weights.class_names is None:
         note = "the head is kept; of which classes it is, the source does not say (replace_head=always starts it anew)"
@@ -99,8 +104,8 @@ def check_frozen_start(config: TrainConfig, fitted: Fitted, rules: Sequence[Glob
         if all(rule.matches(own) for rule in rules):
             part = own.split("/")[0]
             raise InputError(
-                f"freeze={config.freeze}: {own} starts anew, because init_from={config.init_from!r} has none for these "
-                f"classes, and would stay random; take it out with '!{part}/**'"
+                f"freeze={config.freeze}: {own} starts anew, as it is not taken from init_from={config.init_from!r}, "
+                f"and would stay random; take it out with '!{part}/**'"
             )
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from jaxcnn.build import build_job
 from jaxcnn.certificate import Certificate, digests
-from jaxcnn.config import TrainConfig
+from jaxcnn.config import AffineConfig, AugmentConfig, CutoutConfig, FlipConfig, PadCropConfig, TrainConfig
 from jaxcnn.errors import RunFailed
 from jaxcnn.loop import Trainer, train
 from jaxcnn.pace import StopRequest
-from jaxcnn.receipt import receipts_of
+from jaxcnn.receipt import _bytes, _flops, receipts_of
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields
 
@@ -44,8 +44,6 @@ def test_operations_are_the_multiply_adds_of_the_passes_twice(probe: TrainConfig
 
 
 def test_a_head_on_kept_features_costs_next_to_nothing(probe: TrainConfig, tmp_path: Path) -> None:
-    from jaxcnn.config import AffineConfig, AugmentConfig, CutoutConfig, FlipConfig, PadCropConfig
-
     still = AugmentConfig(PadCropConfig(0.0), AffineConfig(0.0), FlipConfig(0.0), CutoutConfig(0.0))
     config = with_fields(probe, features__cache="auto", augment=still, data__cache_dir=str(tmp_path))
     job = build_job(config)
@@ -103,6 +101,8 @@ def test_a_frozen_leaf_that_changes_fails_the_run_by_name(probe: TrainConfig, tm
     with pytest.raises(RunFailed, match="params/backbone/stem/conv/kernel was frozen and has changed"):
         trainer.run()
     assert not json.loads((folder.path / "result.json").read_text())["certificate"]["equal"]
+    with pytest.raises(RunFailed, match="was frozen and has changed"):  # and it does not turn into a success
+        train(build_job(probe, folder), folder, stop)
 
 
 def test_the_certificate_outlives_an_interruption_and_a_step_back(probe: TrainConfig, tmp_path: Path) -> None:
@@ -125,3 +125,31 @@ def test_the_certificate_outlives_an_interruption_and_a_step_back(probe: TrainCo
 def test_nothing_frozen_needs_no_certificate(tiny_config: TrainConfig, tmp_path: Path) -> None:
     folder, stop = run_of(tiny_config, tmp_path / "run")
     assert train(build_job(tiny_config), folder, stop)["certificate"] is None
+
+
+def test_kept_features_are_found_again_where_the_newest_checkpoint_is_damaged(
+    probe: TrainConfig, tmp_path: Path
+) -> None:
+    still = AugmentConfig(PadCropConfig(0.0), AffineConfig(0.0), FlipConfig(0.0), CutoutConfig(0.0))
+    config = with_fields(probe, features__cache="auto", augment=still, data__cache_dir=str(tmp_path / "cache"))
+    folder, stop = run_of(config, tmp_path / "run")
+    first = train(build_job(config), folder, stop)
+    (folder.path / "result.json").unlink()
+    newest = max(folder.checkpoints.glob("[0-9]*"), key=lambda path: int(path.name))
+    for file in newest.glob("model/**/d/*"):
+        file.write_bytes(b"not what it was")
+    again = train(build_job(config, folder), folder, stop)
+    assert again["final"]["step"] == first["final"]["step"]
+    assert again["certificate"]["equal"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (999_600, "1 MB"), (58_900_000, "58.9 MB"), (2.5e12, "2.5e+03 GB")]
+)
+def test_bytes_have_three_digits(count: float, text: str) -> None:
+    assert _bytes(count) == text
+
+
+def test_a_small_step_is_not_told_in_billions() -> None:
+    assert _flops(11_000) == "11 kFLOP"
+    assert _flops(1.82e12) == "1.82 TFLOP"

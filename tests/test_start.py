@@ -85,9 +85,14 @@ def test_a_new_head_starts_at_equal_or_at_prior_probabilities(tiny_config, sourc
     np.testing.assert_allclose(shares, np.tile([0.6, 0.3, 0.1] if kind == "prior" else [1 / 3] * 3, (4, 1)), rtol=1e-5)
 
 
-def test_a_kept_head_does_not_start_at_zero(tiny_config, source) -> None:
-    found = start(tiny_config, source, LETTERS, model__head_init="zero")
-    assert np.array_equal(found["params/head/kernel"], theirs(source)["params/head/kernel"])
+def test_a_kept_head_cannot_start_at_zero(tiny_config, source) -> None:
+    with pytest.raises(InputError, match=r"model.head_init='zero': the head of .* is kept; replace_head=always"):
+        start(tiny_config, source, LETTERS, model__head_init="zero")
+
+
+def test_without_a_source_there_is_no_head_to_replace(tiny_config) -> None:
+    with pytest.raises(InputError, match="replace_head='always': without init_from"):
+        build_job(with_fields(tiny_config, replace_head="always"))
 
 
 def test_a_frozen_head_that_starts_anew_is_an_error(tiny_config, source) -> None:

@@ -131,7 +131,6 @@ def _train(
 
     from jaxcnn.build import build_job
     from jaxcnn.loop import StopRequest, train
-    from jaxcnn.receipt import receipts_of
     from jaxcnn.trace import StepTrace
 
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
@@ -146,12 +145,23 @@ def _train(
         with folder.locked():
             if held is None:
                 folder.write_json("environment.json", runtime.environment())
-            receipts = receipts_of(job, options.receipt)
-            for line in (line for receipt in receipts for line in receipt.lines()):
-                log.info(line)
-            folder.write_json("receipt.json", [asdict(receipt) for receipt in receipts])
+            if folder.result() is None:
+                started += _tell_receipts(job, folder, options.receipt, log, again=held is not None)
             log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
             return train(job, folder, stop, trace=trace, started=started), path
+
+
+def _tell_receipts(job: Any, folder: RunFolder, detail: str, log: Any, *, again: bool) -> float:
+    """Says what trains and what it costs, writes receipt.json, and returns the seconds that measuring took."""
+    from jaxcnn.receipt import receipts_of
+
+    began = time.perf_counter()
+    receipts = receipts_of(job, detail)
+    for line in (line for receipt in receipts for line in receipt.lines()):
+        log.info(line)
+    if not (again and detail != "full" and (folder.path / "receipt.json").is_file()):  # it may hold what was measured
+        folder.write_json("receipt.json", [asdict(receipt) for receipt in receipts])
+    return time.perf_counter() - began if detail == "full" else 0.0
 
 
 def _summary(result: dict[str, Any], path: Path) -> str:

@@ -30,6 +30,7 @@ from jaxcnn.runtime import compiler_options, data_cache_folder
 
 LOG = logging.getLogger("jaxcnn")
 _TELL_EVERY_S = 30.0
+_STALE_AFTER_S = 6 * 3600.0  # since the last write to a file that is not finished
 _VIEWS = 0x71E35  # keeps the random numbers of views apart from those of steps
 
 
@@ -144,6 +145,9 @@ class Extraction:
     def _check_room(self, gib: float) -> None:
         """Raises OSError where the disk has no room for what is to be written."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        for part in self._folder.glob(".*.npy"):  # of a process that was killed
+            if time.time() - part.stat().st_mtime > _STALE_AFTER_S:
+                part.unlink(missing_ok=True)
         free = shutil.disk_usage(self._folder).free / 2**30
         if gib > 0.95 * free:
             raise OSError(f"the features need {gib:.1f} GiB and {free:.1f} are free")
@@ -195,7 +199,7 @@ class Extraction:
     def _augmented(self, images: jax.Array, view: jax.Array, batch: jax.Array) -> jax.Array:
         """A batch of a view, uint8 [B, H, W, C], as input of the network, float32 [B, h, w, C].
 
-        The draws follow from the seed, the number of the view and an image's place in the split.
+        The draws follow from features.seed, the number of the view, and an image's batch and place in it.
         """
         config, statistics = self.config, self.network.preprocessing
         on_host = crops_on_host(config, self.inputs.kind)

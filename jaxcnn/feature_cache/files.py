@@ -59,6 +59,9 @@ class FeatureFile:
         try:
             kind = np.dtype(f"V{self.dtype.itemsize}") if self.dtype.kind == "V" else self.dtype
             stored = np.lib.format.open_memmap(part_path, "w+", kind, self.shape)
+            if hasattr(os, "posix_fallocate"):  # else a full disk ends the process by a signal, not by an error
+                with open(part_path, "r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, part_path.stat().st_size)
             features = stored.view(self.dtype)
             for part in parts:
                 features[first : first + len(part)] = part

@@ -75,16 +75,19 @@ def phase_rules(freeze: Sequence[str], unfreeze: Sequence[tuple[float, str]]) ->
 
 def check_phases(params: Tree, rules: Sequence[tuple[float, GlobRule]], epochs: float) -> None:
     """Raises InputError where a phase begins after the run, thaws nothing, or a glob matches nothing."""
-    before: set[str] = set()
-    for epoch, rule in rules:
-        what = "freeze" if epoch == 0 else "unfreeze"
-        if epoch >= epochs:
-            raise InputError(f"unfreeze={epoch:g} {rule.patterns[-1][1:]!r}: the run has only {epochs:g} epochs")
-        rule.check(flatten(params), what)
-        trainable = set(flatten(partition(params, rule)[0]))
-        if trainable == before:
-            raise InputError(f"unfreeze={epoch:g} {rule.patterns[-1][1:]!r}: all that it matches trains already")
-        before = trainable
+    first, *others = rules
+    frozen = partition(params, first[1])[1]
+    if first[1].patterns and not frozen:
+        raise InputError(f"freeze={first[1].patterns}: nothing is frozen by it")
+    known = len(first[1].patterns)
+    for epoch, rule in others:
+        for glob in (pattern.removeprefix("!") for pattern in rule.patterns[known:]):
+            if epoch >= epochs:
+                raise InputError(f"unfreeze={epoch:g} {glob!r}: the run has only {epochs:g} epochs")
+            GlobRule((glob,)).check(flatten(params), "unfreeze")
+            if not split(frozen, GlobRule((glob,)))[1]:
+                raise InputError(f"unfreeze={epoch:g} {glob!r}: all that it matches trains already")
+        frozen, known = partition(params, rule)[1], len(rule.patterns)
 
 
 def first_phases(params: Tree, rules: Sequence[GlobRule]) -> dict[str, int]:
