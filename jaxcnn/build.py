@@ -107,7 +107,12 @@ class Job:
         return jitted.lower(state, sums, self.feed.source, inputs, np.int32(0)).compile()
 
 
-def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits | None = None) -> Job:
+def build_job(
+    config: TrainConfig,
+    run: RunFolder | None = None,
+    splits: Splits | None = None,
+    check: Callable[[int], None] = lambda total_steps: None,
+) -> Job:
     """Returns the run of a config, with its data read and placed; nothing of the run is written.
 
     Nothing is compiled either, until all is checked; then, where features are kept, the frozen part of the network is
@@ -118,6 +123,7 @@ def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits 
       run: the folder of a run that goes on: its preprocessing and classes hold, and `init_from` is not read again
         once it has a checkpoint.
       splits: the data, for those who have them in Python; none: those that `config.data` names.
+      check: called with the number of steps before features are computed: what the caller has to say against them.
 
     Raises:
       InputError: anything that does not fit: names, sizes, class counts, freeze globs, devices, data not prepared.
@@ -137,7 +143,9 @@ def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits 
         raise InputError(f"replace_head={config.replace_head!r}: without init_from there is no head to keep or replace")
     if config.init_from is not None and run is None:
         start, fitted = fit_start(config, planned.shapes, class_names)
-        check_frozen_start(config, fitted, [rule for _, rule in rules])
+        check_frozen_start(config, fitted.anew, rules)
+    elif config.init_from is None:
+        check_frozen_start(config, ("params/head/kernel", "params/head/bias"), rules)
 
     inputs = read_inputs(config, splits, planned)
     preprocessing = dataclasses.replace(unmeasured, mean=inputs.mean, std=inputs.std)
@@ -148,7 +156,7 @@ def build_job(config: TrainConfig, run: RunFolder | None = None, splits: Splits 
         LOG.info(f"mean and std of the images: those of init_from ({statistics_told(start.hints)})")
     network = build_network(config, preprocessing, class_names)
     _log_choices(config, network, splits, mesh)
-    return _assemble(config, network, mesh, inputs, point, run)
+    return _assemble(config, network, mesh, inputs, point, run, check)
 
 
 def _order(shape: tuple[int, int, int]) -> Any:
@@ -171,7 +179,13 @@ def _held_preprocessing(
 
 
 def _assemble(
-    config: TrainConfig, network: Network, mesh: Mesh, inputs: Inputs, point: str | None, run: RunFolder | None
+    config: TrainConfig,
+    network: Network,
+    mesh: Mesh,
+    inputs: Inputs,
+    point: str | None,
+    run: RunFolder | None,
+    check: Callable[[int], None],
 ) -> Job:
     size = config.train.batch_size
     if size > inputs.num_train:
@@ -181,6 +195,7 @@ def _assemble(
     schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
     phases = make_phases(config, network, schedule, inputs, point)
     _check_steps(phases, steps_per_epoch, total_steps)
+    check(total_steps)
 
     def variables() -> dict[str, Any]:
         return initial_variables(config, network, class_counts(inputs, network))

@@ -92,6 +92,8 @@ def _nearest(pattern: str, paths: list[str]) -> str:
     branches = {"/".join(path.split("/")[:depth]) for path in paths for depth in range(1, path.count("/") + 2)}
     literal = pattern.removeprefix("!").replace("/**", "").replace("*", "")
     near = difflib.get_close_matches(literal, sorted(branches), n=3, cutoff=0.3) or sorted(branches)[:3]
+    if pattern in branches and pattern not in paths:
+        return f"{pattern}/** are those below it"
     return "nearest paths: " + ", ".join(near)
 
 

@@ -1,6 +1,7 @@
 """What a run pays for and what freezing saves it: told before its first step."""
 
 import dataclasses
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from jaxcnn.runtime import compiler_options
 from jaxcnn.training.partition import trains_backbone
 from jaxcnn.training.step import make_chunk, zero_sums
 
+LOG = logging.getLogger("jaxcnn")
 _TURNS = 3  # of each program, in rotation, where steps are measured
 
 
@@ -96,7 +98,8 @@ def receipts_of(job: Job, detail: str = "auto") -> list[Receipt]:
     Args:
       job: the run.
       detail: "leaves": sizes only; "auto": the operations too, where something is frozen or starts from weights;
-        "full": besides, compiled memory and the measured time of a step, which compiles two programs a phase.
+        "full": besides, compiled memory and the measured time of a step, which compiles a program a phase and that of
+        full fine-tuning; where the latter does not fit the memory, these stay none.
     """
     receipts = [_sizes(job, phase) for phase in job.phases]
     if detail == "full" or (detail == "auto" and (job.config.freeze or job.config.init_from)):
@@ -176,9 +179,15 @@ def _programs(job: Job, *, countable: bool) -> list[_Program]:
 
 def _measured(job: Job, receipts: list[Receipt]) -> list[Receipt]:
     """The receipts with compiled memory and the time of a step: the median of a few, programs in rotation."""
-    built = [program.compiled() for program in _programs(job, countable=False)]
-    for _, turn in built:
-        turn()
+    try:
+        built = [program.compiled() for program in _programs(job, countable=False)]
+        for _, turn in built:
+            turn()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        LOG.warning("warning: full fine-tuning does not fit the memory, so its step is not measured")
+        return receipts
     turns = [[turn() for _, turn in built] for _ in range(_TURNS)]
     seconds = [statistics.median(times) for times in zip(*turns, strict=True)]
     memory = [temporary for temporary, _ in built]

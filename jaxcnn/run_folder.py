@@ -175,6 +175,9 @@ def check_free(path: str | Path, flag: str = "--workdir") -> None:
         raise InputError(f"{flag} {path} already holds a run: {resume}choose another")
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise InputError(f"{flag} {path} exists and is not an empty folder: choose another")
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise InputError(f"{flag} {path}: {place} cannot be written to")
 
 
 def _umask() -> int:

@@ -97,15 +97,15 @@ def _other_class(theirs: tuple[str, ...] | None, ours: tuple[str, ...]) -> str |
     return f"its class {label} was {theirs[label]!r} and is {ours[label]!r} now"
 
 
-def check_frozen_start(config: TrainConfig, fitted: Fitted, rules: Sequence[GlobRule]) -> None:
-    """Raises InputError where a leaf that starts at random is frozen during the whole run."""
-    for path in fitted.anew:
+def check_frozen_start(config: TrainConfig, anew: Sequence[str], rules: Sequence[tuple[float, GlobRule]]) -> None:
+    """Raises InputError where a leaf that starts at random, such as `params/head/kernel`, is frozen in all phases."""
+    for path in anew:
         own = path.removeprefix("params/")
-        if all(rule.matches(own) for rule in rules):
+        if all(rule.matches(own) for _, rule in rules):
             part = own.split("/")[0]
             raise InputError(
                 f"freeze={config.freeze}: {own} starts anew, as it is not taken from init_from={config.init_from!r}, "
-                f"and would stay random; take it out with '!{part}/**'"
+                f"and would stay so; take it out with '!{part}/**'"
             )
 
 

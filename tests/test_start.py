@@ -97,11 +97,14 @@ def test_without_a_source_there_is_no_head_to_replace(tiny_config) -> None:
 
 def test_a_frozen_head_that_starts_anew_is_an_error(tiny_config, source) -> None:
     config = with_fields(tiny_config, init_from=str(source.path), freeze=("backbone/**", "head/kernel"))
-    with pytest.raises(
-        InputError, match=r"head/kernel starts anew, .* would stay random; take it out with '!head/\*\*'"
-    ):
+    with pytest.raises(InputError, match=r"head/kernel starts anew, .* would stay so; take it out with '!head/\*\*'"):
         build_job(config)
     build_job(dataclasses.replace(config, unfreeze=((1.0, "head/**"),)))
+
+
+def test_a_random_head_that_never_trains_is_an_error(tiny_config) -> None:
+    with pytest.raises(InputError, match="head/kernel starts anew"):
+        build_job(with_fields(tiny_config, freeze=("head/**",)))
 
 
 def test_a_random_frozen_backbone_is_told(tiny_config, caplog, monkeypatch) -> None:

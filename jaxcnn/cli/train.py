@@ -136,10 +136,8 @@ def _train(
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
     with StopRequest() as stop:
         stop.immediate = True
-        job = build_job(config, held)
+        job = build_job(config, held, check=lambda total_steps: _check_trace(trace, options.profile, total_steps))
         stop.immediate = False
-        if trace is not None and trace.first >= job.total_steps:
-            raise InputError(f"--profile {options.profile}: the run has {job.total_steps} steps")
         network = job.network
         folder = held or RunFolder.create(path, config, network.class_names, network.preprocessing)
         with folder.locked():
@@ -149,6 +147,11 @@ def _train(
                 started += _tell_receipts(job, folder, options.receipt, log, again=held is not None)
             log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
             return train(job, folder, stop, trace=trace, started=started), path
+
+
+def _check_trace(trace: Any, given: str | None, total_steps: int) -> None:
+    if trace is not None and trace.first >= total_steps:
+        raise InputError(f"--profile {given}: the run has {total_steps} steps")
 
 
 def _tell_receipts(job: Any, folder: RunFolder, detail: str, log: Any, *, again: bool) -> float:
