@@ -13,7 +13,26 @@ import orbax.checkpoint as ocp
 
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
+from jaxcnn.pace import StopRequest
 from jaxcnn.run_folder import RunFolder
+
+
+class StopAt(StopRequest):
+    """Asks to stop when a run has sent its n-th dispatch."""
+
+    def __init__(self, dispatches: int):
+        super().__init__()
+        self.left = dispatches
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        pass
+
 
 ROOT = Path(__file__).parent.parent
 TIMES = {"images_per_second", "data_wait_share"}

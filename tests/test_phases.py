@@ -11,7 +11,7 @@ import pytest
 
 from jaxcnn.build import build_job
 from jaxcnn.config import OptimConfig, TrainConfig
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, Interrupted
 from jaxcnn.loop import train
 from jaxcnn.network import load_variables
 from jaxcnn.pace import StopRequest
@@ -22,6 +22,7 @@ from jaxcnn.training.optim import carry_over, make_optimizer
 from jaxcnn.training.partition import check_phases, first_phases, phase_rules
 from jaxcnn.training.state import to_trees
 from tests.conftest import with_fields
+from tests.runs import StopAt
 
 PARAMS = {
     "backbone": {"stem": {"kernel": jnp.ones(3)}, "stage1": {"kernel": jnp.ones(3), "bias": jnp.ones(2)}},
@@ -167,24 +168,6 @@ def test_a_run_thaws_by_epoch_and_says_so(gradual: TrainConfig, tmp_path: Path, 
 def test_checkpoints_of_every_phase_can_be_measured_and_gone_on_with(gradual: TrainConfig, tmp_path: Path) -> None:
     """Interrupted at each boundary and in the middle of each phase: bit for bit the run that never was."""
     whole, _ = trained(gradual, tmp_path / "whole")
-
-    class StopAt(StopRequest):
-        """Stops when the chosen number of dispatches was asked about."""
-
-        def __init__(self, asked: int):
-            super().__init__()
-            self.left = asked
-
-        @property
-        def requested(self) -> bool:
-            self.left -= 1
-            return self.left < 0
-
-        @requested.setter
-        def requested(self, value: bool) -> None:
-            pass
-
-    from jaxcnn.errors import Interrupted
 
     cut, sessions = tmp_path / "cut", 0
     while True:

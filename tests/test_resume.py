@@ -18,24 +18,7 @@ from jaxcnn.errors import InputError, Interrupted
 from jaxcnn.loop import StopRequest, train
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields
-from tests.runs import fingerprint, same, start, write_config
-
-
-class StopAt(StopRequest):
-    """Asks to stop when a run has sent its n-th dispatch."""
-
-    def __init__(self, dispatches: int):
-        super().__init__()
-        self.left = dispatches
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-    @requested.setter
-    def requested(self, value: bool) -> None:
-        pass
+from tests.runs import StopAt, fingerprint, same, start, write_config
 
 
 def everything(config: TrainConfig) -> TrainConfig:
