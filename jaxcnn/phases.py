@@ -1,6 +1,5 @@
 """The phases of a run: steps in which the same leaves train. A run that thaws nothing on its way has one."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +20,6 @@ from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.partition import first_phases, phase_rules
 from jaxcnn.training.state import TrainState, create_state, thawed
 from jaxcnn.training.step import Step, StepOptions, make_step
-
-LOG = logging.getLogger("jaxcnn")
 
 
 @dataclass(frozen=True)
