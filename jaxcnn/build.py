@@ -67,8 +67,8 @@ class Job:
     total_steps: int
     phases: tuple[Phase, ...]
     """Steps in which the same leaves train, in order."""
-    phases_of: Callable[[TrainConfig, str | None], tuple[Phase, ...]]
-    """(another config, start) -> its phases on the same data: what `receipt.py` compares with."""
+    phases_of: Callable[..., tuple[Phase, ...]]
+    """(another config, start, schedule of the run's) -> its phases on the same data: for `receipt.py`, `tuning/`."""
     initial_state: Callable[[], TrainState]
     zero_sums: Callable[[], Sums]
 
@@ -234,7 +234,7 @@ def _assemble(
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         phases=phases,
-        phases_of=lambda other, start: make_phases(other, network, schedule, inputs, start),
+        phases_of=lambda other, start, rates=schedule: make_phases(other, network, rates, inputs, start),
         initial_state=initial_state,
         zero_sums=lambda: meshes.replicate(mesh, no_sums()),  # new buffers each time: they are donated
     )

@@ -30,15 +30,16 @@ from jaxcnn.config_augment import (
     VerticalFlipConfig,
 )
 from jaxcnn.config_features import FeaturesConfig
+from jaxcnn.config_health import HealthConfig
 from jaxcnn.config_optim import OptimConfig, ScheduleConfig
 from jaxcnn.config_strict import Count, Positive, Strict
 
 __all__ = [
     "AffineConfig", "AugmentConfig", "BlurConfig", "BrightnessConfig", "ContrastConfig", "CutmixConfig",
     "CutoutConfig", "DataConfig", "ErasingConfig", "EvaluationConfig", "FeaturesConfig", "FlipConfig",
-    "GrayscaleConfig", "HueConfig", "LoopConfig", "MeshConfig", "MixupConfig", "ModelConfig", "OptimConfig",
-    "PadCropConfig", "Preprocessing", "RandAugmentConfig", "ResizedCropConfig", "SaturationConfig",
-    "ScheduleConfig", "TrainConfig", "TrivialAugmentConfig", "VerticalFlipConfig",
+    "GrayscaleConfig", "HealthConfig", "HueConfig", "LoopConfig", "MeshConfig", "MixupConfig", "ModelConfig",
+    "OptimConfig", "PadCropConfig", "Preprocessing", "RandAugmentConfig", "ResizedCropConfig",
+    "SaturationConfig", "ScheduleConfig", "TrainConfig", "TrivialAugmentConfig", "VerticalFlipConfig",
 ]  # fmt: skip
 
 
@@ -188,6 +189,9 @@ class EvaluationConfig(Strict):
     """Epochs between evaluations on the validation split."""
     flip: bool = False
     """Average the probabilities of each image and its mirror image."""
+    train_examples: Annotated[int, Ge(0)] | None = None
+    """Training examples that are measured as validation is, without augmentation, beside it; 0: none are; none: a
+    tenth of them, and no more than validation has."""
     crops: Literal[1, 5] = 1
     """1: the centre crop; 5: the mean of the probabilities of the corners and the centre, see data.crop_share."""
 
@@ -238,6 +242,8 @@ class TrainConfig(Strict):
     never: then it is an error."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """The devices."""
+    health: HealthConfig = field(default_factory=HealthConfig)
+    """What is watched of each layer while it trains."""
 
 
 @dataclass(frozen=True)

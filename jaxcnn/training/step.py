@@ -30,6 +30,8 @@ class StepOptions:
     ema_decay: float | None = None
     class_weights: tuple[float, ...] | None = None
     """Factor of the loss of the examples of each class; none: 1. See `target_losses`."""
+    loss: Callable[[jax.Array, Targets], jax.Array] | None = None
+    """(logits [N, K], targets) -> [N], in the place of `target_losses`: for those who have their own."""
 
 
 def make_step(
@@ -42,7 +44,8 @@ def make_step(
 
     All randomness is fold_in(key(seed), step). The sums are those of the network in training mode on augmented images,
     before the update: cross-entropy and hits for the images' own labels, also where images are mixed or classes are
-    weighted. `grad_norm` is the sum, over steps, of the norm of the trainable gradient.
+    weighted. `objective` and `grad_norm` are sums over steps: of the mean loss that is trained on, and of the norm of
+    the trainable gradient. Where one of these two is not finite, `nonfinite` is 1 and the state is the one before.
     """
 
     def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Sums]:
@@ -51,18 +54,29 @@ def make_step(
         targets = Targets(labels) if mix is None else Targets(labels, labels[mix.partner], mix.share)
         differentiate = _differentiate(model, state.frozen, options)
         grads, batch_stats, sums = differentiate(state.params, state.batch_stats, images, targets, dropout_key)
+        grad_norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(sums["objective"]) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        state = state.replace(
+        new = state.replace(
             step=state.step + 1,
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
             ema=_average(state, params, batch_stats, options.ema_decay),
         )
-        return state, {**sums, "grad_norm": optax.tree.norm(grads), "steps": jnp.ones((), jnp.int32)}
+        counts = {"steps": jnp.ones((), jnp.int32), "nonfinite": jnp.where(finite, 0, 1)}
+        return _kept_unless(finite, state, new), {**sums, "grad_norm": grad_norm, **counts}
 
     return step
+
+
+def _kept_unless(finite: jax.Array, old: TrainState, new: TrainState) -> TrainState:
+    """The new state, or where not all is finite the old one: XLA makes a part of each update of it."""
+    moving = jax.tree.map(
+        lambda before, after: jnp.where(finite, after, before), *(s.replace(frozen=()) for s in (old, new))
+    )
+    return moving.replace(frozen=old.frozen)
 
 
 def _differentiate(model: nn.Module, frozen: Any, options: StepOptions) -> Callable:
@@ -71,17 +85,20 @@ def _differentiate(model: nn.Module, frozen: Any, options: StepOptions) -> Calla
     def loss(params, batch_stats, images, targets, key):
         variables = merge_variables({"params": params, "batch_stats": batch_stats}, frozen)
         logits, new = model.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
-        losses = target_losses(logits, targets, options.label_smoothing, options.class_weights)
+        if options.loss is not None:
+            losses = options.loss(logits, targets)
+        else:
+            losses = target_losses(logits, targets, options.label_smoothing, options.class_weights)
         return jnp.mean(losses), (
             select(new.get("batch_stats", {}), batch_stats),
             metrics.sums_of(logits, targets.labels),
         )
 
     def whole(params, batch_stats, images, targets, key):
-        (_, (batch_stats, sums)), grads = jax.value_and_grad(loss, has_aux=True)(
+        (value, (batch_stats, sums)), grads = jax.value_and_grad(loss, has_aux=True)(
             params, batch_stats, images, targets, key
         )
-        return grads, batch_stats, sums
+        return grads, batch_stats, {**sums, "objective": value}
 
     def in_parts(params, batch_stats, images, targets, key):
         parts = options.accumulation
@@ -99,6 +116,7 @@ def _differentiate(model: nn.Module, frozen: Any, options: StepOptions) -> Calla
         shapes = jax.eval_shape(whole, params, batch_stats, *first, key)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         (grads, batch_stats, sums), _ = jax.lax.scan(body, (zeros[0], batch_stats, zeros[2]), batches)
+        sums["objective"] /= parts
         return jax.tree.map(lambda grad: grad / parts, grads), batch_stats, sums
 
     return whole if options.accumulation == 1 else in_parts
@@ -119,24 +137,33 @@ def make_chunk(step: Step, take: Callable) -> Callable:
     `take(source, input)` gives the images and labels of one step. `inputs` has a leading axis of at least `num_steps`.
     The number of steps is an argument of the program, not a part of it: any number runs the same compiled body, so the
     result does not depend on how a run is cut into chunks. Sums are added step by step for the same reason.
-    `progress` is a copy of what a progress line shows: the steps done and the sums of this chunk alone.
+    A step that is not finite is the last one: the state stays the one before it, in all chunks that follow too.
+    `progress` is a copy of what a progress line shows: the steps done and the sums of this chunk alone; and `trace`,
+    [rows] of what each step had as objective and as grad_norm.
     """
 
     def chunk(state: TrainState, sums: Sums, source: Any, inputs: Any, num_steps: jax.Array) -> Any:
         frozen = state.frozen  # outside of what the loop carries: no step writes it
 
-        def body(index, carry):
-            moving, sums, recent = carry
+        def goes_on(carry):
+            index, (_, sums, *_) = carry
+            return (index < num_steps) & (sums["nonfinite"] == 0)
+
+        def body(carry):
+            index, (moving, sums, recent, trace) = carry
             batch = take(source, jax.tree.map(lambda leaf: leaf[index], inputs))
             moving, new = step(moving.replace(frozen=frozen), batch.images, batch.labels)
             brief = {name: new[name] for name in recent}
-            return moving.replace(frozen=()), metrics.add(sums, new), metrics.add(recent, brief)
+            trace = {name: values.at[index].set(new[name]) for name, values in trace.items()}
+            return index + 1, (moving.replace(frozen=()), metrics.add(sums, new), metrics.add(recent, brief), trace)
 
-        recent = {name: jnp.zeros_like(sums[name]) for name in ("loss", "top1", "examples")}
-        start = (state.replace(frozen=()), sums, recent)
-        moving, sums, recent = jax.lax.fori_loop(0, num_steps, body, start)
+        recent = {name: jnp.zeros_like(sums[name]) for name in ("loss", "top1", "examples", "nonfinite")}
+        rows = jax.tree.leaves(inputs)[0].shape[0]
+        trace = {name: jnp.zeros(rows, sums[name].dtype) for name in ("objective", "grad_norm")}
+        start = (jnp.int32(0), (state.replace(frozen=()), sums, recent, trace))
+        _, (moving, sums, recent, trace) = jax.lax.while_loop(goes_on, body, start)
         state = moving.replace(frozen=frozen)
-        return state, sums, {**recent, "step": state.step}
+        return state, sums, {**recent, "step": state.step, "trace": trace}
 
     return chunk
 

@@ -1,0 +1,79 @@
+"""What flows through a network, layer by layer: the input of each convolution and dense layer, by its path.
+
+The input of a layer is what the activation before it gave, so these maps are the activations of the network. They are
+had from the modules as they are (`nn.intercept_methods`), so any flax module can be looked into.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from jaxcnn.models.conv import Unevaluated
+
+
+@dataclass(frozen=True)
+class Tapped:
+    """One pass through a network.
+
+    Attributes:
+      logits: what the network returns.
+      inputs: of each layer that has a kernel, by its path, in the order in which they are computed: arrays [N, ...].
+      batch_stats: the running statistics after the pass; of a pass in training mode.
+    """
+
+    logits: Any
+    inputs: OrderedDict[str, jax.Array]
+    batch_stats: Any
+
+
+jax.tree_util.register_dataclass(Tapped, data_fields=["logits", "inputs", "batch_stats"], meta_fields=[])
+
+
+def tapped(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    x: jax.Array,
+    *,
+    train: bool = False,
+    rngs: Any = None,
+    shifts: Mapping[str, jax.Array] | None = None,
+) -> Tapped:
+    """Returns a pass of x [N, ...] through a network with the input of each layer that has a kernel.
+
+    Args:
+      model: any module that takes `train`; blocks in a loop (`model.scan_blocks`) cannot be looked into, see
+        `unscanned`.
+      variables: {"params", "batch_stats"} of it.
+      x: its input.
+      train: whether batch statistics and dropout are on.
+      rngs: {"dropout": key}, if dropout is on.
+      shifts: what is added to the input of layers, by path. The gradient with respect to zeros here is that with
+        respect to the activations.
+    """
+    inputs: OrderedDict[str, jax.Array] = OrderedDict()  # jit keeps the order of these alone
+
+    def look(next_call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        if context.method_name != "__call__" or not args or not module.has_variable("params", "kernel"):
+            return next_call(*args, **kwargs)
+        path, (given, *others) = "/".join(module.path), args
+        if isinstance(given, Unevaluated):
+            given = given()
+        if shifts is not None and path in shifts:
+            given = given + shifts[path].astype(given.dtype)
+        inputs[path] = given
+        return next_call(given, *others, **kwargs)
+
+    with nn.intercept_methods(look):
+        logits, new = model.apply(variables, x, train=train, rngs=rngs, mutable=["batch_stats"])
+    return Tapped(logits, inputs, new.get("batch_stats", {}))
+
+
+def unscanned(model: Any) -> Any:
+    """Returns the classifier with the blocks that `model.scan_blocks` puts in a loop one by one; same variables."""
+    backbone = getattr(model, "backbone", None)
+    return model if getattr(backbone, "scan", None) is None else model.clone(backbone=backbone.clone(scan=None))

@@ -1,0 +1,75 @@
+"""What is checked before a run: built parts, so that a fault can be planted and anybody can check their own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxcnn.augment.normalise import normalise
+from jaxcnn.augment.pipeline import Augment
+from jaxcnn.paths import GlobRule
+from jaxcnn.training.losses import Targets, target_losses
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples in memory: images uint8 [N, H, W, C], labels int [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, places: Any) -> "Examples":
+        return Examples(self.images[places], self.labels[places])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A training run as its parts.
+
+    Attributes:
+      model: takes (float images [N, H, W, C], train=bool) to logits [N, K]; randomness by the rng "dropout".
+      variables: {"params", "batch_stats"} that it starts with.
+      train, validation: examples of both splits; of large ones a sample.
+      class_names: K names.
+      mean, std: a channel, in units of 0..1: what images are normalised with.
+      optimizer: (schedule) -> of the leaves that train; `schedule` is step -> learning rate.
+      peak_lr: the learning rate that is planned after warm-up.
+      batch_size: examples a step.
+      augment: (key, uint8 images) -> (normalised float images, how they are mixed).
+      loss: (logits [N, K], targets) -> [N]; a step trains on the mean.
+      frozen: paths of the parameters that do not train.
+      activation: name of the activation in the network.
+      pretrained: whether the variables are trained ones, and mean and std those that they came with.
+      label_smoothing: of the loss, which says what the first loss should be.
+      seed: of all that is drawn.
+    """
+
+    model: nn.Module
+    variables: dict[str, Any]
+    train: Examples
+    validation: Examples
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    optimizer: Callable[[optax.Schedule], optax.GradientTransformation]
+    peak_lr: float
+    batch_size: int
+    augment: Augment
+    loss: Callable[[jax.Array, Targets], jax.Array] = target_losses
+    frozen: GlobRule = GlobRule()
+    activation: str = "relu"
+    pretrained: bool = False
+    label_smoothing: float = 0.0
+    seed: int = 0
+
+    def normalise(self, images: Any) -> jax.Array:
+        """Returns uint8 images as the network's input, float32."""
+        return normalise(jnp.asarray(images), self.mean, self.std)
