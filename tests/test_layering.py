@@ -18,7 +18,7 @@ RANKS = {
     "trace": 3,
     "run_folder": 4, "drawings": 4, "weights": 4, "writer": 4,
     "network": 5, "start": 5, "evaluation": 5, "inputs": 5, "phases": 5, "feature_cache": 5, "build": 5,
-    "certificate": 5, "health": 5, "receipt": 6, "loop": 6, "preview": 6,
+    "certificate": 5, "monitor": 5, "receipt": 6, "loop": 6, "preview": 6,
     "predict": 7, "plan": 7, "replay": 7,
     "tuning": 8, "report": 8,
     "studies": 9,

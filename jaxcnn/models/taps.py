@@ -75,5 +75,5 @@ def tapped(
 
 def unscanned(model: Any) -> Any:
     """Returns the classifier with the blocks that `model.scan_blocks` puts in a loop one by one; same variables."""
-    backbone = getattr(model, "backbone", None)
+    backbone: Any = getattr(model, "backbone", None)
     return model if getattr(backbone, "scan", None) is None else model.clone(backbone=backbone.clone(scan=None))
