@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def load(folder: RunFolder, shapes: TrainState) -> FailedStep:
         with np.load(folder.path / "nonfinite" / ARRAYS) as arrays:
             leaves = {name: arrays[f"state{name}"] for name in _named(shapes)}
             batch = Arrays(arrays["images"], arrays["labels"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder.path / 'nonfinite' / ARRAYS} is not whole: {error}") from None
     paths, form = jax.tree_util.tree_flatten_with_path(shapes)
     state = jax.tree.unflatten(form, [leaves[jax.tree_util.keystr(path)] for path, _ in paths])
