@@ -5,6 +5,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.augment.pipeline import make_augment
@@ -53,7 +54,7 @@ def subject_of(
     read = functools.partial(_examples, config, job, max_examples=max_examples)
     subject = Subject(
         model=job.network.model,
-        variables=jax.device_put(job.initial_state().current, jax.devices()[0]),
+        variables=jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), job.initial_state().current),
         train=read(splits.train),
         validation=read(splits.validation),
         class_names=job.network.class_names,
