@@ -1,4 +1,4 @@
-"""Checks of the data of a run: labels, normalisation, splits, augmentation."""
+"""Checks of the data of a run: labels, normalisation, splits."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,8 +16,6 @@ from jaxcnn.tuning.subject import Examples, Subject
 
 OVERLAP = 0.01
 """Share of the validation images that may be training images too; CIFAR-10 has some equal images of its own."""
-_DRAWS = 8
-_LOST = 0.2
 
 
 def labels_in_range(subject: Subject) -> Finding:

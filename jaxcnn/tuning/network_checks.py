@@ -30,8 +30,8 @@ def initial_loss(subject: Subject) -> Finding:
     loss far below is not the mean over the batch, or the labels leak; far above, the logits start too large: "verify
     loss @ init" of Karpathy, A Recipe for Training Neural Networks (2019). Training mode, without augmentation.
 
-    Logits of variance v add about v / 2 nats, so some excess is usual: warn from 2, fail from 5 nats (and from twice
-    the expected loss). Pretrained networks may be below.
+    Logits of variance v add about v / 2 nats, so some excess is usual: warn from 2, fail from 5 nats or ln K if that is
+    more. A pretrained network may be below, and above by five times as much: a new head gets features of any scale.
     """
     batch = some(subject, 64)
     logits = logits_of(subject, subject.variables, batch.images)
@@ -43,7 +43,8 @@ def initial_loss(subject: Subject) -> Finding:
     low, above = min(uniform, informed), found - max(uniform, informed)
     verdict: Any = "pass"
     advice = ""
-    if not math.isfinite(found) or above > max(5.0, uniform):
+    slack = 5 if subject.pretrained else 1
+    if not math.isfinite(found) or above > slack * max(5.0, uniform):
         verdict, advice = "fail", _TOO_LARGE
     elif found < low - max(0.35, 0.15 * low) and not subject.pretrained:
         verdict, advice = (
@@ -53,13 +54,15 @@ def initial_loss(subject: Subject) -> Finding:
                 "the step; and see whether the labels are part of the images"
             ),
         )
-    elif above > 2.0:
+    elif above > 2.0 * slack:
         verdict, advice = "warn", _TOO_LARGE
     expected = f"ln {classes} = {uniform:.3f} nats" + (
         f" or {informed:.3f} (class shares)" if low < uniform - 0.02 else ""
     )
     numbers = {"loss": found, "uniform": uniform, "prior": informed, "examples": len(batch)}
-    return Finding("initial loss", verdict, f"{found:.3f} nats", f"{expected}, at most 2 more", advice, numbers)
+    return Finding(
+        "initial loss", verdict, f"{found:.3f} nats", f"{expected}, at most {2 * slack} more", advice, numbers
+    )
 
 
 _TOO_LARGE = (

@@ -11,8 +11,8 @@ import numpy as np
 from jaxcnn.runtime import compiler_options
 from jaxcnn.tuning.subject import Examples, Subject
 
-_MAX_VALUES = 1_000_000
-"""Values of the images that go through the network at once, about: 330 of CIFAR-10, 20 photos of 128x128."""
+_MAX_VALUES = 500_000
+"""Values of the images that go through the network at once, about: 160 of CIFAR-10, 10 photos of 128x128."""
 
 
 def some(subject: Subject, count: int) -> Examples:

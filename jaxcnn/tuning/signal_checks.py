@@ -14,7 +14,7 @@ from jaxcnn.training.losses import Targets
 from jaxcnn.training.partition import partition_variables
 from jaxcnn.training.state import merge_variables
 from jaxcnn.tuning.findings import Finding, Verdict
-from jaxcnn.tuning.passes import compiled, draws_at_random, shaken, some
+from jaxcnn.tuning.passes import apply, compiled, draws_at_random, shaken, some
 from jaxcnn.tuning.subject import Subject
 
 _SIGNAL = (1e-3, 1e3)
@@ -36,7 +36,6 @@ class Profile:
       saturated: share of the values of the input at a bound of the activation; 0 where it has none.
       update: norm of the first update of the kernel at the planned rate against the norm of the kernel; of those that
         train and are not 0.
-      moves: whether a gradient reaches each parameter that is not frozen and the first update changes it, by path.
     """
 
     signal: OrderedDict[str, float]
@@ -44,19 +43,13 @@ class Profile:
     dead: OrderedDict[str, float]
     saturated: OrderedDict[str, float]
     update: OrderedDict[str, float]
-    moves: dict[str, bool]
 
 
-def profile(subject: Subject, variables: Any = None) -> Profile:
-    """Returns the figures of a batch of training images in training mode, without augmentation.
-
-    Args:
-      subject: of which.
-      variables: of the network; none: the subject's.
-    """
-    batch = some(subject, 64)
+def profile(subject: Subject) -> Profile:
+    """Returns the figures of a batch of training images in training mode, without augmentation."""
+    batch = some(subject, 32)
     model, optimizer = unscanned(subject.model), subject.optimizer(lambda step: subject.peak_lr)
-    moving, frozen = partition_variables(subject.variables if variables is None else variables, subject.frozen)
+    moving, frozen = partition_variables(subject.variables, subject.frozen)
     low, high = _BOUNDS.get(subject.activation, (-np.inf, np.inf))
 
     def forward(params: Any, shifts: Any, images: Any, labels: Any) -> Any:
@@ -82,17 +75,16 @@ def profile(subject: Subject, variables: Any = None) -> Profile:
                 "saturated": jnp.mean((values <= low) | (values >= high)),
             }
         flat, steps = flatten(params), flatten(updates)
-        moves = jax.tree.map(lambda grad, update: jnp.any(grad != 0) & jnp.any(update != 0), grads, updates)
-        return one, {path: _ratio(steps[path], flat[path]) for path in flat if path.endswith("kernel")}, flatten(moves)
+        return one, {path: _ratio(steps[path], flat[path]) for path in flat if path.endswith("kernel")}
 
-    layers, ratios, moves = jax.device_get(figures(moving["params"], batch.images, batch.labels))
+    layers, ratios = jax.device_get(figures(moving["params"], batch.images, batch.labels))
 
     def column(name: str) -> OrderedDict[str, float]:
         return OrderedDict((path, float(one[name])) for path, one in layers.items())
 
     kernels = ((path, ratios.get(f"{path}/kernel")) for path in layers)
     update = OrderedDict((path, float(ratio)) for path, ratio in kernels if ratio is not None and ratio >= 0)
-    return Profile(column("signal"), column("gradient"), column("dead"), column("saturated"), update, moves)
+    return Profile(column("signal"), column("gradient"), column("dead"), column("saturated"), update)
 
 
 def _ratio(update: jax.Array, weight: jax.Array) -> jax.Array:
@@ -194,8 +186,7 @@ def dropout_leaves_signal(subject: Subject) -> Finding:
     """
     if not draws_at_random(subject):
         return Finding("dropout", "skip", "no dropout", "below 75 %")
-    batch = some(subject, 64)
-    model = unscanned(subject.model)
+    batch, model = some(subject, 64), unscanned(subject.model)
 
     @compiled
     def lost(variables: Any, images: Any) -> Any:
@@ -227,7 +218,7 @@ def something_trains(subject: Subject) -> Finding:
     parameters (of the quick start's network the head has 1 %), warn below. Where they are pretrained, a frozen part is
     as meant; but something must train.
     """
-    trains = profile(subject, shaken(subject)).moves
+    trains = _moves(subject)
     sizes = {path: leaf.size for path, leaf in flatten(subject.variables["params"]).items()}
     total, free = sum(sizes.values()), sum(sizes[path] for path in trains)
     active = sum(sizes[path] for path, does in trains.items() if does)
@@ -249,3 +240,24 @@ def something_trains(subject: Subject) -> Finding:
     expected = "some, the rest pretrained" if subject.pretrained else "all, as no weights are given"
     numbers = {"trainable": active, "free": free, "total": total, "still": still}
     return Finding("something trains", verdict, figure, expected, advice, numbers)
+
+
+def _moves(subject: Subject) -> dict[str, bool]:
+    """Whether a gradient reaches each parameter that is not frozen and the first update changes it, by path."""
+    batch, optimizer = some(subject, 16), subject.optimizer(lambda step: subject.peak_lr)
+    moving, frozen = partition_variables(shaken(subject), subject.frozen)
+
+    @compiled
+    def moves(params: Any, images: Any, labels: Any) -> Any:
+        def loss(params: Any) -> jax.Array:
+            variables = merge_variables({**moving, "params": params}, frozen)
+            logits = apply(subject, variables, subject.normalise(images), train=True)
+            return jnp.mean(subject.loss(logits, Targets(labels)))
+
+        grads = jax.grad(loss)(params)
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        both = jax.tree.map(lambda grad, update: jnp.any(grad != 0) & jnp.any(update != 0), grads, updates)
+        return flatten(both)
+
+    found = jax.device_get(moves(moving["params"], batch.images, batch.labels))
+    return {path: bool(does) for path, does in found.items()}
