@@ -156,11 +156,14 @@ class Fitting:
 
         Running statistics are behind after a few steps, more so in networks that average long.
         """
-        if not len(places):
-            raise ValueError("no examples to measure on")
         batches = max(1, min(ROWS, len(places) // self.batch_size))
-        given = np.resize(places, (batches, self.batch_size))
-        return self.run(given, np.zeros(batches), plain=True, state=state)
+        return self.run(self.batches_of(places, batches), np.zeros(batches), plain=True, state=state)
+
+    def batches_of(self, places: np.ndarray, num_steps: int) -> np.ndarray:
+        """Returns [num_steps, B]: the same examples again and again; fewer than B fill a batch by being repeated."""
+        if not len(places):
+            raise ValueError("no examples")
+        return np.resize(places, (num_steps, self.batch_size))
 
     @functools.cached_property
     def curve(self) -> LrCurve:
@@ -225,7 +228,7 @@ def _program(subject: Subject) -> Callable:
 
         optimizer = optax.GradientTransformation(own.init, update)
         step = make_step(subject.model, optimizer, _augment(subject, plain), _options(subject))
-        with nn.intercept_methods(_undropped(plain)):
+        with nn.intercept_methods(undropped(plain)):
             return make_chunk(step, take)(state, sums, source, inputs, num_steps)
 
     return program
@@ -242,8 +245,8 @@ def _augment(subject: Subject, plain: jax.Array) -> Augment:
     return augment
 
 
-def _undropped(plain: jax.Array) -> Any:
-    """What makes each `nn.Dropout` of a network the identity where `plain`."""
+def undropped(plain: jax.Array) -> Any:
+    """Returns what makes each `nn.Dropout` of a network the identity where `plain`, for `nn.intercept_methods`."""
 
     def look(next_call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         dropped = next_call(*args, **kwargs)

@@ -50,6 +50,7 @@ class Subject:
       pretrained: whether the variables are trained ones, and mean and std those that they came with.
       label_smoothing: of the loss, which says what the first loss should be.
       seed: of all that is drawn.
+      reference_model: the same network computing in float32; none: `model` does, or there is no such.
     """
 
     model: nn.Module
@@ -69,6 +70,7 @@ class Subject:
     pretrained: bool = False
     label_smoothing: float = 0.0
     seed: int = 0
+    reference_model: nn.Module | None = None
 
     def normalise(self, images: Any) -> jax.Array:
         """Returns uint8 images as the network's input, float32."""
