@@ -23,7 +23,7 @@ from jaxcnn.data.loader import Arrays, take
 from jaxcnn.runtime import compiler_options
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
-from jaxcnn.tuning.lr_curve import LrCurve, curve_of, first_diverged
+from jaxcnn.tuning.lr_curve import LrCurve, back_off_of, curve_of, first_diverged
 from jaxcnn.tuning.subject import Subject
 
 ROWS = 100
@@ -176,7 +176,7 @@ class Fitting:
             losses, state = losses + fit.objectives.tolist(), fit.state
             if not fit.finite or first_diverged(losses) is not None:
                 break
-        return curve_of(rates[: len(losses)], losses)
+        return curve_of(rates[: len(losses)], losses, back_off_of(self.state.opt_state))
 
     @functools.cached_property
     def sane_rate(self) -> float:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 SMOOTHING = 0.9
@@ -17,6 +18,12 @@ DIVERGED = 2.0
 """How many times the lowest smoothed loss, and more than the first, is a loss that has diverged."""
 FALLS = 0.05
 """Least share of the first loss by which the smoothed loss must fall for a suggestion."""
+RISES = 0.15
+"""Of what the smoothed loss has fallen: a rise by more ends the descent. What a normalised network does at rates
+far beyond, where its loss may fall again, says nothing of the rate to train at."""
+BACK_OFF = {"sgd": 1.5, "adaptive": 10.0}
+"""What the rate of the minimum is divided by. Gradient descent with momentum diverges soon after it. Adam's steps have
+one length whatever the gradient, and a network with norms bears for a few steps ten times what it can be trained at."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ class LrCurve:
       losses: objective of each step before its update; the last may be not finite.
       smoothed: its exponential average with bias correction, as long as it is finite.
       steepest: the rate where the smoothed loss falls fastest over the logarithm of the rate.
-      minimum: the rate where it is lowest; minimum_tenth: a tenth of it.
-      suggestion: see `suggested`; none: no rate lowers the loss.
+      minimum: the rate where it is lowest before it rises for the first time (see `RISES`); minimum_tenth: its tenth.
+      suggestion: `minimum` divided by `BACK_OFF` of the optimizer's kind; none: no rate lowers the loss.
       diverged_at: the rate at which the sweep stopped; none: it came to its end.
     """
 
@@ -50,7 +57,7 @@ class LrCurve:
         end = "" if self.diverged_at is None else f", diverged at {self.diverged_at:.3g}"
         return (
             f"learning rate {self.suggestion:.2g} suggested (swept {swept}: steepest at {self.steepest:.2g}, "
-            f"minimum / 10 at {self.minimum_tenth:.2g}{end})"
+            f"first minimum at {self.minimum:.2g}{end})"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -79,8 +86,9 @@ class LrCurve:
         marks += [] if planned is None else [("planned", planned, "#aa3377", "--")]
         for name, rate, colour, line in marks:
             axes.axvline(rate, color=colour, linestyle=line, linewidth=1.2, label=f"{name}: {rate:.2g}")
-        low, high = min(self.smoothed), max(self.smoothed[0], *self.smoothed[: _lowest(self.smoothed) + 1])
-        axes.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.6 * (high - low) + 1e-3)
+        if self.smoothed:
+            low, high = min(self.smoothed), max(self.smoothed[:5])
+            axes.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.6 * (high - low) + 1e-3)
         axes.set_xscale("log")
         axes.set(xlabel="learning rate", ylabel="objective (nats)", title="learning-rate range test")
         axes.grid(alpha=0.25, which="both")
@@ -129,21 +137,24 @@ def first_diverged(losses: Any, factor: float = DIVERGED, weight: float = SMOOTH
     return int(above[0]) if len(above) else None
 
 
-def curve_of(rates: Any, losses: Any, factor: float = DIVERGED, weight: float = SMOOTHING) -> LrCurve:
+def curve_of(
+    rates: Any, losses: Any, back_off: float = BACK_OFF["sgd"], factor: float = DIVERGED, weight: float = SMOOTHING
+) -> LrCurve:
     """Returns the curve of a sweep, cut where it diverges.
 
     Args:
       rates: of each step, rising by one factor.
       losses: of each step, before its update; as many.
+      back_off: what the rate of the minimum is divided by.
       factor, weight: see `first_diverged`, `smooth`.
     """
     end = first_diverged(losses, factor, weight)
     rates, losses = [np.asarray(each, float)[: None if end is None else end + 1] for each in (rates, losses)]
     finite = losses if np.isfinite(losses[-1]) else losses[:-1]
-    smoothed = smooth(finite, weight) if len(finite) else np.asarray([np.inf])
-    lowest = _lowest(smoothed)
+    smoothed = smooth(finite, weight)
+    lowest = _first_minimum(smoothed)
     steepest = _steepest(rates, smoothed, lowest)
-    falls = bool(smoothed[lowest] <= (1 - FALLS) * np.mean(finite[:3])) if len(finite) else False
+    falls = len(smoothed) > 0 and smoothed[lowest] <= (1 - FALLS) * _start(smoothed)
     return LrCurve(
         rates=tuple(rates.tolist()),
         losses=tuple(losses.tolist()),
@@ -151,18 +162,31 @@ def curve_of(rates: Any, losses: Any, factor: float = DIVERGED, weight: float = 
         steepest=float(rates[steepest]),
         minimum=float(rates[lowest]),
         minimum_tenth=float(rates[lowest] / 10),
-        suggestion=suggested(float(rates[steepest]), float(rates[lowest])) if falls else None,
+        suggestion=float(rates[lowest] / back_off) if falls else None,
         diverged_at=None if end is None else float(rates[-1]),
     )
 
 
-def suggested(steepest: float, minimum: float) -> float:
-    """Returns the rate that is suggested."""
-    return math.sqrt(steepest * minimum)
+def back_off_of(opt_state: Any) -> float:
+    """Returns `BACK_OFF` for an optimizer by its state: adaptive is what holds second moments (`nu`), as Adam does."""
+    held = "".join(jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(opt_state))
+    return BACK_OFF["adaptive" if ".nu" in held else "sgd"]
 
 
-def _lowest(smoothed: Any) -> int:
-    return int(np.argmin(smoothed))
+def _start(smoothed: np.ndarray) -> float:
+    """The loss before the rate does anything: of the first steps, whose smoothed loss is nearly their mean."""
+    return float(np.mean(smoothed[:5]))
+
+
+def _first_minimum(smoothed: np.ndarray) -> int:
+    """Place of the lowest smoothed loss before it rises again by a part `RISES` of what it had fallen."""
+    if not len(smoothed):
+        return 0
+    start, lows = _start(smoothed), np.minimum.accumulate(smoothed)
+    fallen = start - lows
+    rises = np.flatnonzero((fallen > FALLS * start) & (smoothed > lows + RISES * fallen))
+    end = int(rises[0]) if len(rises) else len(smoothed)
+    return int(np.argmin(smoothed[:end]))
 
 
 def _steepest(rates: np.ndarray, smoothed: np.ndarray, lowest: int) -> int:

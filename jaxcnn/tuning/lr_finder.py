@@ -14,7 +14,7 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.data.feed import HostFeed
 from jaxcnn.errors import InputError
 from jaxcnn.training.state import TrainState
-from jaxcnn.tuning.lr_curve import LrCurve, curve_of, first_diverged
+from jaxcnn.tuning.lr_curve import LrCurve, back_off_of, curve_of, first_diverged
 
 RATES = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0)}
 """The range that is swept, by optimizer."""
@@ -61,7 +61,7 @@ def find_lr(
     first = int(state.step)
     phase = job.phase_at(first)
     phases = job.phases_of(job.config, job.start, exponential(first, low, high, num_steps))
-    if jax.tree.structure(state) != jax.tree.structure(job.state_shapes(phase)):
+    if str(jax.tree.structure(state)) != str(jax.tree.structure(job.state_shapes(phase))):
         state = job.phases[phase].go_on(state)
     feed = _own_feed(job.feed, first + num_steps, min(_STEPS_A_DISPATCH, num_steps))
     sweep = dataclasses.replace(job, phases=phases, feed=feed)
@@ -70,7 +70,7 @@ def find_lr(
     finally:
         feed.close()
     rates = np.geomspace(low, high, num_steps)
-    return curve_of(rates[: len(losses)], losses)
+    return curve_of(rates[: len(losses)], losses, back_off_of(state.opt_state))
 
 
 def with_rate(config: TrainConfig, curve: LrCurve) -> TrainConfig:
