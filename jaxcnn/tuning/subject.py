@@ -66,6 +66,7 @@ class Subject:
       label_smoothing: of the loss, which says what the first loss should be.
       seed: of all that is drawn.
       num_train: examples of the whole training split, of which `train` is a sample; none: `train` is all of it.
+      reference_model: the same network computing in float32; none: `model` does, or there is no such.
     """
 
     model: nn.Module
@@ -86,6 +87,7 @@ class Subject:
     label_smoothing: float = 0.0
     seed: int = 0
     num_train: int | None = None
+    reference_model: nn.Module | None = None
 
     def normalise(self, images: Any) -> jax.Array:
         """Returns uint8 images as the network's input, float32."""
