@@ -12,6 +12,8 @@ from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_INTERRUPTED, InputErro
 COMMANDS = {
     "train": "train a network (the same as python train.py)",
     "evaluate": "measure a run on a split",
+    "curves": "curves of runs, what they say, and where the runs differ",
+    "report": "a run as one HTML page",
     "data": "what data hold, what training sees of them, TFDS sets made ready: info, preview, prepare",
     "predict": "class probabilities for image files",
     "weights": "weights from PyTorch, timm and Keras, and for them: import, export, compare",
