@@ -127,7 +127,8 @@ def plot_several(runs: Mapping[str, Lines], path: Path) -> None:
     losses = [[line[part]["loss"] for line in lines for part in ("train", "validation")] for lines in runs.values()]
     ceiling = _CEILING * max(min(run) for run in losses)
     if ceiling < max(max(run) for run in losses):
-        loss.set_ylim(top=ceiling)
+        lowest = min(min(run) for run in losses)
+        loss.set_ylim(0.8 * lowest if lowest > 0 else None, ceiling)
     _plain_numbers(loss)
     accuracy.set(xlabel="epoch", ylabel="top-1 (%)", title="accuracy: the best of each run marked")
     for axes in (loss, accuracy):
