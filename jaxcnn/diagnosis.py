@@ -15,8 +15,8 @@ it has a result or its planned epochs, or, where neither is known, once its rate
 |               | of that                                                                                            |
 | plateau       | 6 evaluations or more, train top-1 late below 90 %, a mean rate over the last third above half the |
 |               | peak, and a median train loss there above 0.97 of that of the third before                         |
-| overfit       | late fit top-1 10 points above validation's (20 while the rate is above half the peak and the run  |
-|               | is not done); or 3 points, with a late validation loss 1.15 times the lowest of its running        |
+| overfit       | late fit top-1 10 points above validation's (while the rate is above half the peak and the run is  |
+|               | not done: 20, after 6 evaluations or more); or 3 points, with a late validation loss 1.15 times the lowest of its running        |
 |               | medians (1.5 likewise) while the fit loss is no higher than there                                  |
 | early         | not done, and late fit top-1 below 80 %                                                            |
 | underfit      | late fit top-1 below 80 %                                                                          |
@@ -38,7 +38,7 @@ import numpy as np
 Kind = Literal["early", "diverged", "rate too high", "plateau", "overfit", "underfit", "healthy"]
 
 _MOST_LOSS = 2.0  # times ln K
-_FEWEST = 4
+_FEWEST, _FEWEST_UNSETTLED = 4, 6
 _RISE, _RISE_LN_K = 1.2, 0.05
 _STUCK, _RECOVERED = 0.95, 0.9
 _PLATEAU, _PLATEAU_TOP1, _FEWEST_PLATEAU = 0.97, 0.9, 6
@@ -240,6 +240,8 @@ def _plateau(curves: _Curves) -> Diagnosis | None:
 
 
 def _overfit(curves: _Curves) -> Diagnosis | None:
+    if not curves.settled and len(curves.lines) < _FEWEST_UNSETTLED:
+        return None
     gap = curves.late(curves.fit_part) - curves.late("validation")
     smooth = np.array(
         [np.median(curves.validation_loss[max(0, end - 3) : end]) for end in range(3, len(curves.lines) + 1)]
