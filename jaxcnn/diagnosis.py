@@ -15,9 +15,9 @@ it has a result or its planned epochs, or, where neither is known, once its rate
 |               | of that                                                                                            |
 | plateau       | 6 evaluations or more, train top-1 late below 90 %, a mean rate over the last third above half the |
 |               | peak, and a median train loss there above 0.97 of that of the third before                         |
-| overfit       | late fit top-1 10 points above validation's (while the rate is above half the peak and the run is  |
-|               | not done: 20, after 6 evaluations or more); or 3 points, with a late validation loss 1.15 times the lowest of its running        |
-|               | medians (1.5 likewise) while the fit loss is no higher than there                                  |
+| overfit       | late fit top-1 10 points above validation's; or 3 points, with a late validation loss 1.15 times   |
+|               | the lowest of its running medians, and the fit loss no higher than there. While the rate is above  |
+|               | half the peak and the run is not done: 20 points, 1.5 times, and 6 evaluations or more             |
 | early         | not done, and late fit top-1 below 80 %                                                            |
 | underfit      | late fit top-1 below 80 %                                                                          |
 | healthy       | all else                                                                                           |
