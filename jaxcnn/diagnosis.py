@@ -14,7 +14,7 @@ it has a result or its planned epochs, or, where neither is known, once its rate
 |               | plus 0.05 ln K; or the median there is above 0.95 ln K, and below half the peak it falls under 0.9 |
 |               | of that                                                                                            |
 | plateau       | 6 evaluations or more, train top-1 late below 90 %, a mean rate over the last third above half the |
-|               | peak, and a median train loss there above 0.97 of that of the third before                         |
+|               | peak, and a median train loss there above 0.97 of that of the third before or above 0.95 ln K      |
 | overfit       | late fit top-1 10 points above validation's; or 3 points, with a late validation loss 1.15 times   |
 |               | the lowest of its running medians, and the fit loss no higher than there. While the rate is above  |
 |               | half the peak and the run is not done: 20 points, 1.5 times, and 6 evaluations or more             |
@@ -217,15 +217,14 @@ def _rate_too_high(curves: _Curves) -> Diagnosis | None:
 
 
 def _plateau(curves: _Curves) -> Diagnosis | None:
-    rate = float(curves.rate[-curves.third :].mean())
+    rate, loss = float(curves.rate[-curves.third :].mean()), float(np.median(curves.train_loss[-curves.third :]))
     if (
         len(curves.lines) < _FEWEST_PLATEAU
         or curves.late_train >= _PLATEAU_TOP1
         or rate < 0.5 * curves.rate.max()
-        or curves.progress < _PLATEAU
+        or (curves.progress < _PLATEAU and loss < _STUCK * curves.guess)
     ):
         return None
-    loss = float(np.median(curves.train_loss[-curves.third :]))
     if loss > _STUCK * curves.guess:
         where = f"no better than guessing ({curves.guess:.2f})"
         advice = "check labels, model.init, model.norm and freeze, then try another optim.peak_lr"

@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,17 @@ def joined(*children: Any) -> Markup:
     )
 
 
-def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], numbers: bool = True) -> Markup:
-    """Returns a table that scrolls sideways where it is wider than the page; columns after the first are numbers."""
-    style = [None, *["number" if numbers else None] * (len(head) - 1)]
+def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], text: Collection[int] = (0,)) -> Markup:
+    """Returns a table that scrolls sideways where it is wider than the page.
+
+    Args:
+      head: of its columns; all "": none.
+      rows: of as many cells.
+      text: which columns are text; the others are numbers, to the right.
+    """
 
     def cells(kind: str, row: Sequence[Any]) -> Markup:
+        style = [None if place in text else "number" for place in range(len(head))]
         return element("tr", *(element(kind, cell, class_=which) for cell, which in zip(row, style, strict=True)))
 
     body = element("tbody", *(cells("td", row) for row in rows))
@@ -114,6 +120,9 @@ figure { margin: 0; } figcaption { font-size: 0.82rem; }
 .images img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--card); }
 .images .small { image-rendering: pixelated; }
 .images figcaption { overflow-wrap: anywhere; line-height: 1.35; color: var(--text); }
+.beside { display: flex; flex-wrap: wrap; gap: 0.5rem 3rem; align-items: flex-start; }
+.beside > * { max-width: 100%; }
+.wrong { color: var(--fail); }
 details { margin: 0.6rem 0; } summary { cursor: pointer; color: var(--soft); }
 pre { background: var(--card); padding: 0.7rem; overflow-x: auto; font-size: 0.8rem; border-radius: 8px; }
 pre.wrapped { white-space: pre-wrap; overflow-wrap: anywhere; }

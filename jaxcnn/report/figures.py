@@ -73,13 +73,13 @@ def gap_section(record: RunRecord) -> Markup:
         for name, label, cause, part in names
     ]
     rows.append(("from first to last", "", "", f"{100 * top1['total']:+.2f}", f"{loss['total']:+.4f}", "the gap"))
-    head = ("", "top-1", "loss", "points", "nats", "the step before less this one: due to")
+    head = ("", "top-1", "loss", "fall, points", "fall, nats", "due to")
     text = gap_sentence(gap)
     return element(
         "section",
         element("h2", "Train and validation"),
         element("p", f"{text[0].upper()}{text[1:]}."),
-        table(head, rows),
+        table(head, rows, text=(0, 5)),
     )
 
 
@@ -100,8 +100,7 @@ def confusion_section(matrix: np.ndarray, class_names: Sequence[str], what: str)
         "section",
         element("h2", "Confusion matrix"),
         element("p", f"{what}; a row a true class, a column what it was taken for.", class_="soft"),
-        shown,
-        _pairs(matrix, shares, class_names),
+        element("div", shown, _pairs(matrix, shares, class_names), class_="beside"),
     )
 
 
@@ -109,7 +108,7 @@ def _matrix_table(matrix: np.ndarray, shares: np.ndarray, class_names: Sequence[
     rows = [element("tr", element("th"), *(element("th", name) for name in class_names), element("th", "correct"))]
     for true, name in enumerate(class_names):
         cells = [
-            element("td", f"{count:,}" if count else "", style=f"--of: {100 * share:.0f}%")
+            element("td", f"{count:,}" if count else "", style=f"--of: {80 * share:.0f}%")
             for count, share in zip(matrix[true].tolist(), shares[true].tolist(), strict=True)
         ]
         correct = f"{100 * shares[true, true]:.1f} %" if matrix[true].sum() else "-"
@@ -137,7 +136,7 @@ def _pairs(matrix: np.ndarray, shares: np.ndarray, class_names: Sequence[str]) -
     if not rows:
         return element("p", "No example was taken for another class.")
     head = ("class", "taken for", "examples", "of the class")
-    return joined(element("p", "Confused most:"), table(head, rows))
+    return element("div", element("p", "Confused most:"), table(head, rows, text=(0, 1)))
 
 
 def worst_section(worst: Sequence[WorstImage], class_names: Sequence[str]) -> Markup:
@@ -161,7 +160,8 @@ def _caption(one: WorstImage, class_names: Sequence[str]) -> Markup:
     )
     rest = "" if right else f"own class {100 * one.label_probability:.2g} %, "
     more = element("span", f"{rest}loss {one.loss:.2f}, example {one.place}", class_="soft")
-    return element("figcaption", element("b", label), element("br"), found, element("br"), more)
+    said = element("span", found, class_=None if right else "wrong")
+    return element("figcaption", element("b", label), element("br"), said, element("br"), more)
 
 
 def _thumbnail(pixels: np.ndarray, alt: str) -> Markup:

@@ -90,7 +90,7 @@ def _spikes(events: Sequence[Mapping[str, Any]]) -> Markup | None:
     rows = [(f"{event['step']:,}", f"{event['loss']:.4g}", f"{event['expected']:.4g}", _few(event)) for event in worst]
     count = f"{len(spikes)} step{'s' * (len(spikes) != 1)} with a loss out of line"
     more = f"; the {_MOST_SPIKES} highest" if len(spikes) > _MOST_SPIKES else ""
-    return joined(element("p", count, more), table(("step", "loss", "expected", "training examples"), rows, False))
+    return joined(element("p", count, more), table(("step", "loss", "expected", "training examples"), rows, text=(3,)))
 
 
 def _few(event: Mapping[str, Any]) -> str:

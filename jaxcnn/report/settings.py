@@ -18,7 +18,9 @@ def config_section(config: TrainConfig) -> Markup:
     """Returns what the config has other than the defaults, and all of it folded."""
     ours, defaults = dotted(config), dotted(TrainConfig())
     rows = [(name, shown(value), shown(defaults[name])) for name, value in ours.items() if value != defaults[name]]
-    changed: Any = table(("", "this run", "default"), rows, False) if rows else element("p", "All of it as by default.")
+    changed: Any = (
+        table(("", "this run", "default"), rows, text=(0, 1, 2)) if rows else element("p", "All of it as by default.")
+    )
     whole = folded("whole config", element("pre", to_json(config)))
     return element("section", element("h2", "Config"), changed, whole)
 
@@ -63,8 +65,8 @@ def parameters_section(network: Network, config: TrainConfig) -> Markup:
         (path, _shape(leaf.shape), f"{numbers[path]:,}", f"{100 * numbers[path] / total:.2f} %", trains[path])
         for path, leaf in leaves.items()
     ]
-    whole = folded(f"each of {len(leaves)} leaves", table(("", "shape", "numbers", "share", ""), each))
-    return element("section", element("h2", "Parameters"), table(head, rows), whole)
+    whole = folded(f"each of {len(leaves)} leaves", table(("", "shape", "numbers", "share", ""), each, text=(0, 4)))
+    return element("section", element("h2", "Parameters"), table(head, rows, text=(0, 3)), whole)
 
 
 def trained_from(paths: Sequence[str], config: TrainConfig) -> dict[str, str]:
@@ -96,4 +98,4 @@ def environment_section(environment: Mapping[str, Any], config: TrainConfig) -> 
     ]  # fmt: skip
     command = joined(element("p", "Again:"), element("pre", command_of(config), class_="wrapped"))
     title = element("h2", "Environment and command")
-    return element("section", title, table(("", ""), rows, False), command)
+    return element("section", title, table(("", ""), rows, text=(0, 1)), command)

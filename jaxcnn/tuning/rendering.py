@@ -1,5 +1,6 @@
 """Findings of the checks before a run as text, JSON, one PNG and one HTML page."""
 
+import numbers
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -147,8 +148,10 @@ def _mark_rates(one: Finding, axes: Any) -> None:
     """Vertical lines at the rates that the finding names."""
     for name, colour in (("suggestion", "#aa3377"), ("peak_lr", "#228833")):
         rate = one.numbers.get(name)
-        if isinstance(rate, int | float) and rate > 0:
-            axes.axvline(rate, color=colour, linewidth=1, linestyle="--", label=f"{name.replace('_', ' ')} {rate:.2g}")
+        if isinstance(rate, numbers.Real) and float(rate) > 0:
+            axes.axvline(
+                float(rate), color=colour, linewidth=1, linestyle="--", label=f"{name.replace('_', ' ')} {rate:.2g}"
+            )
 
 
 def _cut_above(values: np.ndarray | None, axes: Any) -> None:
