@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcnn.confusion import plot_confusion, write_confusion
 from jaxcnn.curves import plot_curves
+from jaxcnn.diagnosis import diagnose
 from jaxcnn.run_folder import RunFolder
 
 _SECONDS = 20.0  # between drawings, which take half a second each
@@ -19,6 +20,7 @@ class Drawings:
 
     def __init__(self, folder: RunFolder, class_names: Sequence[str]):
         self._folder, self._class_names = folder, class_names
+        self._epochs = folder.config.train.epochs
         self._drawn = -math.inf
 
     @property
@@ -32,11 +34,18 @@ class Drawings:
             for split, matrix in matrices.items():
                 write_confusion(matrix, self._class_names, self._folder.confusion(split), step)
 
-    def draw(self, matrices: dict[str, np.ndarray], step: int) -> None:
-        """Draws the curves so far, and the confusion matrices of splits after a step."""
+    def draw(self, matrices: dict[str, np.ndarray], step: int, *, failed: bool = False) -> None:
+        """Draws the curves so far with what they say, and the confusion matrices of splits after a step.
+
+        Args:
+          matrices: by the name of the split.
+          step: of the weights that were measured.
+          failed: whether the run stops here on a loss that is not finite.
+        """
         if jax.process_index() == 0:
-            name = self._folder.path.name
-            plot_curves(self._folder.metrics(), self._folder.curves, title=name)
+            name, lines = self._folder.path.name, self._folder.metrics()
+            found = diagnose(lines, num_classes=len(self._class_names), epochs=self._epochs, failed=failed)
+            plot_curves(lines, self._folder.curves, title=name, note=found.sentence)
             for split, matrix in matrices.items():
                 place = self._folder.confusion(split).with_suffix(".png")
                 plot_confusion(matrix, self._class_names, place, f"{name}, {split}, step {step}")

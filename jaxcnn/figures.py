@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.evaluation import evaluate
-from jaxcnn.gap import measure_gap
+from jaxcnn.gap_measurement import measure_gap
 from jaxcnn.job import Job
 from jaxcnn.runtime import environment
 from jaxcnn.training.state import TrainState

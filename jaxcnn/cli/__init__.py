@@ -14,6 +14,8 @@ COMMANDS = {
     "preflight": "check a run before it is paid for: data, first loss, signal, learning rate, cost",
     "replay": "do a step again that was not finite, and say where it begins",
     "evaluate": "measure a run on a split",
+    "curves": "curves of runs, what they say, and where the runs differ",
+    "report": "a run as one HTML page",
     "data": "what data hold, what training sees of them, TFDS sets made ready: info, preview, prepare",
     "predict": "class probabilities for image files",
     "weights": "weights from PyTorch, timm and Keras, and for them: import, export, compare",

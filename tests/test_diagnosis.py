@@ -1,0 +1,190 @@
+"""What curves say: recorded runs of each kind, cut short and with noise; and the gap in its parts.
+
+The recordings are the metrics of runs on the digits: `python train.py` with a ResNet-8, batches of 64, 500 images to
+validate on; `clean` is on 200 training images. Besides, what is not the default:
+
+    healthy-averaged        2,000 images, width 8, 12 epochs
+    healthy-raw             the same with optim.ema_decay=none
+    overfit-100-images      100 images, width 8, 30 epochs, batches of 20, no augmentation, decay, smoothing, average
+    overfit-no-norm         200 images, the same with model.norm=none and optim.peak_lr=0.02
+    underfit-low-rate       1,000 images, width 4, 10 epochs, optim.peak_lr=0.0003
+    underfit-narrow         1,000 images, width 1, 15 epochs, optim.peak_lr=0.1
+    rate-too-high-10, -5    1,000 images, width 4 and 8, 14 epochs, optim.peak_lr=10 and 5, no average
+    rate-too-high-constant  1,000 images, width 2, 25 epochs, optim.peak_lr=2, schedule.name=constant
+    diverged-no-norm        1,000 images, width 4, 10 epochs, model.norm=none, optim.peak_lr=1, 4 epochs of warm-up
+    plateau-sigmoid         1,000 images, width 4, 12 epochs, no norm, sigmoid, optim.peak_lr=0.1, constant
+    plateau-learnt          1,000 images, width 1, 44 epochs, optim.peak_lr=0.6, constant
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxcnn.diagnosis import diagnose
+from jaxcnn.gap import gap_parts, gap_sentence, split_of_line
+
+RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.jsonl"))
+KINDS = {"rate": "rate too high"}
+ADVICE = {
+    "healthy": "",
+    "overfit": "augment.",
+    "underfit": "optim.peak_lr",
+    "rate too high": "optim.peak_lr",
+    "diverged": "optim.peak_lr",
+    "plateau": "optim.peak_lr",
+}
+HEALTHY = [path for path in RECORDINGS if path.stem.startswith("healthy")]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in path.read_text().splitlines()]
+
+
+def without_clean(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key != "clean"} for line in lines]
+
+
+def kind_of(path: Path) -> str:
+    first = path.stem.partition("-")[0]
+    return KINDS.get(first, first)
+
+
+def noisy(lines: list[dict[str, Any]], rng: np.random.Generator, share: float) -> list[dict[str, Any]]:
+    """The lines with losses off by a normal share and top-1 by a tenth of it in points."""
+
+    def off(figures: dict[str, float]) -> dict[str, float]:
+        top1 = figures["top1"] + rng.normal(0, share / 10)
+        return {"loss": figures["loss"] * math.exp(rng.normal(0, share)), "top1": float(np.clip(top1, 0, 1))}
+
+    parts = ("train", "clean", "validation")
+    return [{**line, **{part: off(line[part]) for part in parts if part in line}} for line in lines]
+
+
+def line(epoch: float, train: float, validation: float, rate: float = 0.1, **more: Any) -> dict[str, Any]:
+    """A line with these top-1, and the losses -ln of them."""
+    figures = {"train": train, "validation": validation, **more}
+    return {
+        "epoch": epoch,
+        "learning_rate": rate,
+        **{part: {"top1": top1, "loss": -math.log(max(top1, 1e-6))} for part, top1 in figures.items()},
+    }
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_recorded_runs_are_told_for_what_they_are(path: Path, clean: bool) -> None:
+    lines = read(path)
+    found = diagnose(lines if clean else without_clean(lines), result={}, num_classes=10)
+    assert found.kind == kind_of(path), found.sentence
+    assert found.is_alarm == (found.kind != "healthy")
+    assert ADVICE[found.kind] in found.sentence
+    assert "\n" not in found.sentence
+
+
+def test_there_are_recordings_of_each_kind() -> None:
+    assert {kind_of(path) for path in RECORDINGS} == ADVICE.keys()
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("path", HEALTHY, ids=lambda path: path.stem)
+def test_a_healthy_run_raises_no_alarm_at_any_point_of_it(path: Path, clean: bool) -> None:
+    lines = read(path) if clean else without_clean(read(path))
+    for count in range(len(lines) + 1):
+        for epochs in (None, lines[-1]["epoch"]):
+            found = diagnose(lines[:count], num_classes=10, epochs=epochs)
+            assert not found.is_alarm, (count, found.sentence)
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_noise_changes_no_diagnosis(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    found = [diagnose(noisy(read(path), rng, 0.05), {}, num_classes=10).kind for _ in range(50)]
+    assert found.count(kind_of(path)) >= 48, found
+
+
+def test_the_figures_of_the_sentence_are_those_of_the_recording() -> None:
+    lines = read(next(path for path in RECORDINGS if path.stem == "overfit-100-images"))
+    sentence = diagnose(lines, {}, num_classes=10).sentence
+    late = np.median([one["validation"]["top1"] for one in lines[-3:]])
+    assert f"validation {100 * late:.1f} %" in sentence
+    assert "clean train top-1 100.0 %" in sentence
+
+
+def test_a_run_that_stopped_on_a_loss_that_is_not_finite_has_diverged_even_without_a_line() -> None:
+    lines = read(HEALTHY[0])[:5]
+    assert diagnose([], num_classes=10, failed=True).kind == "diverged"
+    assert "before the first evaluation" in diagnose([], num_classes=10, failed=True).sentence
+    assert "after epoch 5" in diagnose(lines, num_classes=10, failed=True).sentence
+    lines[-1]["validation"]["loss"] = math.nan
+    assert diagnose(lines, num_classes=10).kind == "diverged"
+
+
+def test_few_evaluations_are_too_early_to_judge() -> None:
+    assert diagnose([], num_classes=10).kind == "early"
+    lines = [line(1, 0.9, 0.2), line(2, 0.95, 0.2), line(3, 0.99, 0.2)]
+    assert diagnose(lines, num_classes=10).kind == "early"
+    assert diagnose([*lines, line(4, 0.999, 0.2, rate=0.0)], num_classes=10).kind == "overfit"
+
+
+def test_a_run_that_still_learns_is_underfit_only_once_it_is_done() -> None:
+    lines = [line(epoch, 0.05 * epoch, 0.05 * epoch) for epoch in range(1, 11)]
+    assert diagnose(lines, num_classes=1000, epochs=90).kind == "early"
+    found = diagnose(lines, num_classes=1000, epochs=10)
+    assert found.kind == "underfit"
+    assert "still falls" in found.sentence
+
+
+def test_a_rising_validation_loss_is_overfitting_before_the_accuracies_part() -> None:
+    lines = [line(epoch, 0.95, 0.9, rate=0.1 if epoch < 5 else 0.01) for epoch in range(1, 13)]
+    assert diagnose(lines, {}, num_classes=10).kind == "healthy"
+    for place, one in enumerate(lines):
+        one["validation"]["loss"] = 0.3 + 0.02 * max(0, place - 4)
+    assert diagnose(lines, {}, num_classes=10).kind == "overfit"
+    for one in lines:
+        one["validation"]["top1"] = 0.94  # less than 3 points apart: confidence, not accuracy
+    assert diagnose(lines, {}, num_classes=10).kind == "healthy"
+
+
+def test_clean_figures_decide_where_augmentation_hides_what_is_learned() -> None:
+    lines = [line(epoch, 0.6, 0.8, clean=0.99) for epoch in range(1, 11)]
+    assert diagnose(lines, {}, num_classes=100).kind != "underfit"
+    falling = [line(epoch, 0.4 + 0.02 * epoch, 0.8, clean=0.99) for epoch in range(1, 11)]
+    assert diagnose(falling, {}, num_classes=100).kind == "overfit"
+    assert diagnose(without_clean(falling), {}, num_classes=100).kind == "underfit"
+
+
+GAP = {
+    "examples": 1000,
+    "training": {"loss": 0.5, "top1": 0.95},
+    "augmented": {"loss": 0.42, "top1": 0.962},
+    "clean": {"loss": 0.2, "top1": 0.992},
+    "validation": {"loss": 0.6, "top1": 0.879},
+}
+
+
+def test_the_parts_of_the_gap_add_up_to_it() -> None:
+    for figure in ("top1", "loss"):
+        parts = gap_parts(GAP, figure)
+        total = parts.pop("total")
+        assert total == pytest.approx(GAP["training"][figure] - GAP["validation"][figure])
+        assert sum(parts.values()) == pytest.approx(total)
+
+
+def test_the_gap_is_told_with_each_part() -> None:
+    assert gap_sentence(GAP) == (
+        "train top-1 is 7.1 points above validation's: augmentation -3.0, dropout and norm mode -1.2, generalisation "
+        "+11.3 (final weights, 1,000 training examples)"
+    )
+    turned = {**GAP, "validation": {"loss": 0.1, "top1": 0.97}}
+    assert "is 2.0 points below validation's" in gap_sentence(turned)
+
+
+def test_the_gap_of_a_line_has_two_parts_where_it_is_clean() -> None:
+    assert split_of_line(line(3, 0.9, 0.8)) == "epoch 3: train 90.0 %, validation 80.0 %: -10.0 points"
+    text = split_of_line(line(3, 0.9, 0.8, clean=0.95))
+    assert "clean 95.0 % (+5.0" in text
+    assert "validation 80.0 % (-15.0" in text

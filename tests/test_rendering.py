@@ -1,0 +1,153 @@
+"""Findings of the checks before a run as text, JSON, PNG and page."""
+
+import html.parser
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from jaxcnn.page import Markup, element, folded, joined, page, table
+from jaxcnn.tuning.findings import Finding
+from jaxcnn.tuning.rendering import as_json, as_text, draw, draw_curves, told, write_html
+
+RATES = np.geomspace(1e-5, 10, 50).tolist()
+SMOOTHED = [2.3] * 20 + np.linspace(2.3, 0.5, 20).tolist() + [1.0, 50.0, 1e6]  # ends before the rates do
+FINDINGS = [
+    Finding("labels", "pass", "0..9 in 4,000 examples", "0..9"),
+    Finding("statistics", "fail", "mean 3.1", "0 within 0.1", "set data.mean <1> & divide by 255 " * 8),
+    Finding("dropout", "skip", "no dropout", "below 75 %", "never shown in text"),
+    Finding("signal", "warn", "falls 340 times $x^{2$", "at most 100 times", "set model.norm=batch",
+            curves={"depth": [0, 1, 2], "signal": [1, 0.5, 0.1], "gradient": [1e-3, 1e-2, 1e-1]}),
+    Finding("range test", "pass", "0.31", "near peak_lr", numbers={"suggestion": np.float32(0.31), "bad": float("nan")},
+            curves={"rate": RATES, "loss": [*SMOOTHED, float("nan")], "smoothed": SMOOTHED}, seconds=3.2),
+    Finding("overfitting", "pass", "0.001", "0.05", curves={"step": [0, 10, 20], "loss": [2.3, 0.1, 0.001]}),
+    Finding("shuffled", "pass", "0.3 against 2.3", "lower", curves={"real": [2.3, 0.3], "shuffled": [2.3, 2.3, 2.2]}),
+]  # fmt: skip
+
+
+class Outline(html.parser.HTMLParser):
+    """The elements and the text of a page; fails where they are not nested."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("img", "br", "meta"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+def needs_nothing_else(outline: Outline) -> bool:
+    """Whether a page refers to nothing outside of itself, and runs nothing."""
+    links = [value for _, attributes in outline.elements for key, value in attributes.items()
+             if key in ("src", "href", "xlink:href")]  # fmt: skip
+    inside = all(link.startswith(("data:", "#")) for link in links)
+    return inside and not any(tag in ("script", "link", "iframe", "object") for tag, _ in outline.elements)
+
+
+def test_text_is_escaped_wherever_it_stands() -> None:
+    nasty = '<script>alert("&")</script>'
+    whole = page(nasty, element("p", nasty, title=nasty), table((nasty,), [(nasty,)]), folded(nasty, joined(nasty)))
+    outline = Outline(whole)
+    assert "<script" not in whole
+    assert outline.text.count(nasty) == 7
+    assert dict(outline.elements)["p"] == {"title": nasty}
+    assert element("b", Markup("<i>x</i>"), None, hidden=True, id=None) == "<b hidden><i>x</i></b>"
+
+
+def test_the_text_has_the_verdict_first_and_columns_below_each_other() -> None:
+    lines = as_text(FINDINGS).splitlines()
+    heads = [line for line in lines[:-1] if not line.startswith(" ")]
+    assert [line.split()[0] for line in heads] == [one.verdict for one in FINDINGS]
+    assert len({line.index(one.figure) for line, one in zip(heads, FINDINGS, strict=True)}) == 1
+    assert len({line.index("expected") for line in heads}) == 1
+    assert lines[-1] == "4 pass, 1 warn, 1 fail, 1 skip"
+    assert all(len(line) < 120 for line in lines)
+
+
+def test_advice_stands_below_what_is_not_well_and_nowhere_else() -> None:
+    text = as_text(FINDINGS)
+    assert "      -> set model.norm=batch" in text
+    assert " ".join(text.split()).count("divide by 255") == 8
+    assert "never shown" not in text
+
+
+def test_of_no_checks_it_is_said_that_there_are_none(tmp_path: Path) -> None:
+    assert told([]) == as_text([]) == "no checks"
+    assert as_json([]) == {"verdict": "pass", "findings": []}
+    draw([], tmp_path / "none.png", "nothing")
+    write_html([], tmp_path / "none.html", "nothing")
+    assert "no checks" in (tmp_path / "none.html").read_text()
+
+
+def test_json_has_every_finding_and_only_what_json_has() -> None:
+    found = json.loads(json.dumps(as_json(FINDINGS), allow_nan=False))
+    assert found["verdict"] == "fail"
+    assert [one["check"] for one in found["findings"]] == [one.check for one in FINDINGS]
+    assert found["findings"][4]["numbers"] == {"suggestion": pytest.approx(0.31), "bad": None}
+    assert found["findings"][4]["curves"]["loss"][-1] is None
+    assert as_json([FINDINGS[0], FINDINGS[2]])["verdict"] == "pass"
+    assert as_json([FINDINGS[3], FINDINGS[0]])["verdict"] == "warn"
+
+
+def test_the_figure_grows_with_the_checks_and_widens_for_curves(tmp_path: Path) -> None:
+    sizes = {}
+    for name, findings in (("few", FINDINGS[:1]), ("many", FINDINGS[:3] * 10), ("curves", FINDINGS)):
+        draw(findings, tmp_path / f"{name}.png", "title $x_{")
+        sizes[name] = Image.open(tmp_path / f"{name}.png").size
+    assert sizes["many"][1] > sizes["few"][1]
+    assert sizes["curves"][0] > sizes["many"][0] == sizes["few"][0]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_curves_are_drawn_over_what_they_are_of() -> None:
+    def drawn(place: int) -> tuple:
+        axes = Figure().subplots()
+        draw_curves(FINDINGS[place], axes)
+        return axes, {line.get_label(): line for line in axes.lines}
+
+    axes, lines = drawn(3)
+    assert axes.get_xlabel() == "layer"
+    assert axes.get_yscale() == "log"
+    np.testing.assert_allclose(lines["gradient"].get_ydata(), [1e-3, 1e-2, 1e-1])
+    axes, lines = drawn(4)
+    assert axes.get_xscale() == "log"
+    np.testing.assert_allclose(lines["smoothed"].get_xdata(), RATES[: len(SMOOTHED)])
+    assert lines["suggestion 0.31"].get_xdata()[0] == pytest.approx(0.31)
+    assert axes.get_ylim()[1] < 10  # what diverges is out of view
+    axes, lines = drawn(5)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "loss")
+    axes, lines = drawn(6)  # not as long as each other: each over its places
+    np.testing.assert_allclose(lines["shuffled"].get_xdata(), [0, 1, 2])
+    np.testing.assert_allclose(lines["real"].get_ydata(), [2.3, 0.3])
+
+
+def test_the_page_has_every_check_its_curves_and_the_sheet(tmp_path: Path) -> None:
+    draw(FINDINGS[:1], tmp_path / "sheet.png", "sheet")
+    write_html(FINDINGS, tmp_path / "p.html", "a <b> run", {"augmented <samples>": tmp_path / "sheet.png"})
+    outline = Outline((tmp_path / "p.html").read_text())
+    assert needs_nothing_else(outline)
+    for one in FINDINGS:
+        assert one.figure in outline.text
+        assert one.advice in outline.text
+    assert "augmented <samples>" in outline.text
+    assert [tag for tag, _ in outline.elements].count("svg") == 4
+    assert [tag for tag, attributes in outline.elements if attributes.get("src", "").startswith("data:image/png")]
