@@ -11,6 +11,7 @@ from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_INTERRUPTED, InputErro
 
 COMMANDS = {
     "train": "train a network (the same as python train.py)",
+    "sweep": "several values of some fields, several seeds: a table, a figure, the best one",
     "evaluate": "measure a run on a split",
     "data": "what data hold, what training sees of them, TFDS sets made ready: info, preview, prepare",
     "predict": "class probabilities for image files",
