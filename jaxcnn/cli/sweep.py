@@ -21,7 +21,7 @@ EPILOG = r"""
 Every flag of `jaxcnn train --help` is taken; a list makes it a field of the grid, and several lists all pairs:
 
   --optim.peak-lr 0.01,0.03,0.1            numbers, names, choices, true,false: commas, no spaces
-  --data.train-split 'train[:10%%],train'   texts too; a comma that belongs to a value is written \,
+  --data.train-split 'train[:10%],train'   texts too; a comma that belongs to a value is written \,
   --freeze 'backbone/stem/**;backbone/**'  fields of several values (globs, classes, areas): settings are parted by ;
                                            and written as for train; of nothing: --freeze ';backbone/**'
   --optim.clip-norm none,1                 none: no value
@@ -53,7 +53,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--workers", metavar="N", type=_count, default=1,
                         help="trials side by side, each with its share of the cores (default: 1)")  # fmt: skip
     parser.add_argument("--search", metavar="N", type=_count,
-                        help="draw N settings by an Optuna study and stop the worse ones early, instead of a grid")  # fmt: skip
+                        help="instead of a grid draw N settings by Optuna, and stop bad ones early")  # fmt: skip
     parser.add_argument("--resume", nargs="?", const="always", choices=("always", "auto"),
                         help="go on with the sweep in --out; auto: or start it if it is not there")  # fmt: skip
     parser.add_argument("--retry-failed", action="store_true", help="run failed trials again")

@@ -1,6 +1,7 @@
 """The figure of a sweep: validation top-1 against what was varied."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def draw(rows: Sequence[Any], sweep: Sweep, best: Any, path: Path) -> None:
     else:
         _ranking(figure, shown, sweep.axes, best)
     figure.suptitle(f"{sweep.base.name}: best validation top-1 of each setting", parse_math=False)
-    part = path.with_name(f".{path.name}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # workers of a search draw the same file
     figure.savefig(part, dpi=110, format="png")
     part.replace(path)
 

@@ -28,6 +28,11 @@ from jaxcnn.tuning.axes import Axis, Range, tokens_of, with_value
 
 Status = Literal["done", "failed", "pruned", "interrupted"]
 
+_FIRST = (
+    "config.py",
+    "logs",
+    "outcomes",
+)  # what is there before sweep.json, if the sweep is killed in its first moment
 _CONFIG = '''"""What all trials of this sweep share, as it was when the sweep began. Written by `jaxcnn sweep`."""
 
 import json
@@ -137,11 +142,8 @@ class SweepFolder:
         """Opens or makes the folder; raises InputError if neither can be done, or something else is in it."""
         self.path = Path(path)
         try:
-            if (
-                not self.exists
-                and self.path.is_dir()
-                and any(not file.name.startswith(".") for file in self.path.iterdir())
-            ):
+            others = [] if self.exists or not self.path.is_dir() else list(self.path.iterdir())
+            if any(not (file.name.startswith(".") or file.name in _FIRST) for file in others):
                 raise InputError(f"--out {path} is a folder with something else in it: choose another")
             for name in (".", "logs", "outcomes"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)

@@ -151,11 +151,8 @@ def as_markdown(rows: Sequence[Row], sweep: Sweep, folder: SweepFolder, figure: 
         if name not in ("seeds_failed", "seeds_pruned", "seeds_open") or any(line[index] != "0" for line in lines)
     ]
     marks = ["---:" if any(_is_number(line[index]) for line in lines) else "---" for index in keep]
-    text = [
-        [head[index].replace("_", " ") for index in keep],
-        marks,
-        *([line[index] for index in keep] for line in lines),
-    ]
+    names = [head[index].replace("_", " ") for index in keep]
+    text = [names, marks, *([line[index] for index in keep] for line in lines)]
     table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in text)
     drawn = f"\n\n![Validation top-1 by setting]({figure})" if figure else ""
     return f"{table}{drawn}\n\n{conclusion(rows, sweep, folder)}\n"
