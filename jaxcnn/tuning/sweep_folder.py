@@ -28,7 +28,7 @@ from jaxcnn.tuning.axes import Axis, Range, tokens_of, with_value
 
 Status = Literal["done", "failed", "pruned", "interrupted"]
 
-_FIRST = (
+_FIRST = ("config.py", "logs", "outcomes")  # what there is before sweep.json, if the sweep is killed in that moment
     "config.py",
     "logs",
     "outcomes",
