@@ -28,11 +28,7 @@ from jaxcnn.tuning.axes import Axis, Range, tokens_of, with_value
 
 Status = Literal["done", "failed", "pruned", "interrupted"]
 
-_FIRST = ("config.py", "logs", "outcomes")  # what there is before sweep.json, if the sweep is killed in that moment
-    "config.py",
-    "logs",
-    "outcomes",
-)  # what is there before sweep.json, if the sweep is killed in its first moment
+_FIRST = ("config.py", "logs", "outcomes")  # there before sweep.json, if the sweep is killed in that moment
 _CONFIG = '''"""What all trials of this sweep share, as it was when the sweep began. Written by `jaxcnn sweep`."""
 
 import json
