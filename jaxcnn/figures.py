@@ -2,10 +2,12 @@
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from jaxcnn.diagnosis import Diagnosis, diagnose
 from jaxcnn.evaluation import evaluate
 from jaxcnn.gap_measurement import measure_gap
 from jaxcnn.job import Job
@@ -58,11 +60,16 @@ class Figures:
             "best_epoch": next((line["epoch"] for line in lines if line["step"] == best_step), None),
             "final": {"step": last_step, "train": lines[-1]["train"] if lines else None, **final},
             "gap": measure_gap(job, state, figures["validation"]),
+            "diagnosis": asdict(self._diagnosis(lines, figures)),
             "examples": {"train": job.num_train, **{name: len(split) for name, split in job.splits.items()}},
             "parameters": job.network.num_parameters,
             "images_per_second": statistics.median(line["images_per_second"] for line in lines) if lines else None,
             **environment(),
         }
+
+    def _diagnosis(self, lines: Sequence[dict[str, Any]], result: dict[str, Any]) -> Diagnosis:
+        epochs = self._job.config.train.epochs
+        return diagnose(lines, result, num_classes=len(self._job.network.class_names), epochs=epochs)
 
 
 def short(figures: dict[str, Any]) -> dict[str, Any]:

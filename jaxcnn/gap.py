@@ -48,5 +48,5 @@ def gap_sentence(gap: Mapping[str, Any]) -> str:
     return (
         f"train top-1 is {abs(parts['total']):.1f} points {side} validation's: augmentation "
         f"{parts['augmentation']:+.1f}, dropout and norm mode {parts['mode']:+.1f}, generalisation "
-        f"{parts['generalisation']:+.1f} (final weights, {gap['examples']:,} training examples)"
+        f"{parts['generalisation']:+.1f} (best weights, {gap['examples']:,} training examples)"
     )

@@ -180,6 +180,8 @@ class Trainer:
 
     def _fail(self, what: str) -> NoReturn:
         self.checkpoints.wait()
+        if self.folder.metrics():
+            self.drawings.draw({}, self.step, failed=True)
         raise RunFailed(
             f"{what}: lower optim.peak_lr ({self.job.config.optim.peak_lr:g}) or set optim.clip_norm; "
             f"checkpoints of {self.folder.path}: {self.checkpoints.steps() or 'none'}"

@@ -177,7 +177,7 @@ def test_the_parts_of_the_gap_add_up_to_it() -> None:
 def test_the_gap_is_told_with_each_part() -> None:
     assert gap_sentence(GAP) == (
         "train top-1 is 7.1 points above validation's: augmentation -3.0, dropout and norm mode -1.2, generalisation "
-        "+11.3 (final weights, 1,000 training examples)"
+        "+11.3 (best weights, 1,000 training examples)"
     )
     turned = {**GAP, "validation": {"loss": 0.1, "top1": 0.97}}
     assert "is 2.0 points below validation's" in gap_sentence(turned)

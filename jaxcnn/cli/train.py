@@ -217,12 +217,16 @@ def _tell_receipts(job: Any, folder: RunFolder, detail: str, log: Any, *, again:
 
 
 def _summary(result: dict[str, Any], path: Path) -> str:
+    from jaxcnn.gap import gap_sentence
+
     parts = []
     for split in ("test", "validation"):
         if split in result:
             figures = result[split]
             parts.append(f"{split} top-1 {100 * figures['top1']:.2f} % ({figures['examples']:,} examples)")
-    return (
-        f"{', '.join(parts)}, {result['parameters']:,} parameters, {result['seconds']:.0f} s\n"
-        f"curves: {path / 'curves.png'}   figures: {path / 'result.json'}"
-    )
+    lines = [f"{', '.join(parts)}, {result['parameters']:,} parameters, {result['seconds']:.0f} s"]
+    if "diagnosis" in result:  # of a run of an older version there is none
+        lines.append(result["diagnosis"]["sentence"])
+    if result.get("gap"):
+        lines.append(gap_sentence(result["gap"]))
+    return "\n".join([*lines, f"curves: {path / 'curves.png'}   figures: {path / 'result.json'}"])
