@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnn.tuning.axes import Axis
 from jaxcnn.tuning.sweep_folder import Sweep, text_of
 
-_MEAN, _SEED, _BEST, _PRUNED = "#4477aa", "#99bbdd", "#ee6677", "#aaaaaa"
+_MEAN, _SEED, _BEST, _PRUNED = "#4477aa", "#ddaa33", "#ee6677", "#aaaaaa"
 _PANELS = 6  # most fields of a search that are drawn
 _BARS = 40  # most settings of a chart of all
 
@@ -87,7 +87,7 @@ def _panel(panel: Any, rows: Sequence[Any], index: int, axis: Axis, best: Any, *
     at = [place[row.values[index]] for row in done]
     if any(len(row.top1) > 1 for row in done):
         dots = [(x, 100 * top1) for x, row in zip(at, done, strict=True) for top1 in row.top1]
-        panel.plot(*zip(*dots, strict=True), "o", color=_SEED, markersize=4, label="a seed", zorder=1)
+        panel.plot(*zip(*dots, strict=True), "o", color=_SEED, markersize=5, alpha=0.8, label="a seed", zorder=3)
     means = [100 * row.mean for row in done]
     bars = [0.0 if math.isnan(row.std) else 100 * row.std for row in done]
     several = any(bars)
