@@ -211,8 +211,8 @@ def _check_whole(folder: Any, sweep: Any, ends: Sequence[Any], stop: Any) -> Non
     if "done" not in states and "open" not in states:
         line = next((end.line for _, end in ends if end is not None and end.line), "")
         raise RunFailed(
-            f"no trial was done; the first one ended with: {line or 'nothing'}; all they printed: {folder.path / 'logs'}; "
-            f"when what caused it is mended: jaxcnn sweep --out {shlex.quote(str(folder.path))} --resume --retry-failed"
+            f"no trial was done; the first one ended with: {line or 'nothing'}; logs: {folder.path / 'logs'}; "
+            f"once it is mended: jaxcnn sweep --out {shlex.quote(str(folder.path))} --resume --retry-failed"
         )
 
 
