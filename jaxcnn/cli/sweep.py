@@ -208,7 +208,7 @@ def _check_whole(folder: Any, sweep: Any, ends: Sequence[Any], stop: Any) -> Non
             f"interrupted: {states.count('done')} of {total} are done, those that ran are saved; "
             f"go on with: jaxcnn sweep --out {shlex.quote(str(folder.path))} --resume"
         )
-    if "done" not in states and "open" not in states:
+    if "done" not in states and "failed" in states:
         line = next((end.line for _, end in ends if end is not None and end.line), "")
         raise RunFailed(
             f"no trial was done; the first one ended with: {line or 'nothing'}; logs: {folder.path / 'logs'}; "
