@@ -15,6 +15,7 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields
 from tests.runs import write_config
+from tests.test_sweep import Fake
 
 
 @pytest.fixture
@@ -88,6 +89,17 @@ def test_a_sweep_that_is_terminated_or_killed_leaves_no_process_and_goes_on(conf
     log = (out / "logs" / f"{run.name}.log").read_text()
     assert "going on from step" in log
     assert log.count("interrupted and saved at step") == 2
+
+
+def test_a_sweep_without_a_trial_that_is_done_ends_with_the_first_reason(tmp_path, monkeypatch, capsys) -> None:
+    def fails(folder, workers):
+        return lambda trial, slot: Fake(folder, trial, None, 1, f"error: no memory for {trial.name}")
+
+    monkeypatch.setattr("jaxcnn.tuning.sweep.start_process", fails)
+    assert main(["sweep", "--seeds", "2", "--out", str(tmp_path / "s")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: no trial was done; the first one ended with: error: no memory for seed=0; ")
+    assert last.endswith(f"jaxcnn sweep --out {tmp_path / 's'} --resume --retry-failed")
 
 
 def is_alive(pid: int) -> bool:
