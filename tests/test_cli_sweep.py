@@ -15,13 +15,13 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields
 from tests.runs import write_config
+from tests.test_sweep import Fake
 
 
 @pytest.fixture
 def config_file(tiny_config: TrainConfig, tmp_path: Path) -> str:
-    return str(
-        write_config(with_fields(tiny_config, train__epochs=1.0, schedule__warmup_epochs=0.0), tmp_path / "c.py")
-    )
+    config = with_fields(tiny_config, train__epochs=1.0, schedule__warmup_epochs=0.0, health__every_steps=0)
+    return str(write_config(config, tmp_path / "c.py"))
 
 
 def until(condition, seconds: float = 120.0) -> None:
@@ -41,9 +41,8 @@ def test_a_sweep_compares_what_trains_and_records_what_fails(config_file: str, t
     run = RunFolder(out / "peak-lr=0.05,seed=0")
     result = run.result()
     assert result is not None
-    assert (
-        run.config.optim.peak_lr == found["best"]["values"]["optim.peak_lr"] == good["values"]["optim.peak_lr"] == 0.05
-    )
+    assert run.config.optim.peak_lr == good["values"]["optim.peak_lr"] == 0.05
+    assert found["best"]["values"] == good["values"]
     assert (good["top1"], good["loss"]) == ([result["validation"]["top1"]], [result["final"]["validation"]["loss"]])
     assert (bad["top1"], bad["failed"]) == ([], 1)
     assert "peak-lr=1e+30,seed=0: failed" in log
@@ -61,9 +60,7 @@ def test_a_sweep_compares_what_trains_and_records_what_fails(config_file: str, t
     assert "at the end of its list" in printed
 
     assert main(["sweep", "--out", str(out), "--optim.peak-lr", "0.1"]) == 2
-    assert capsys.readouterr().err.startswith(
-        f"error: --out {out} already holds a sweep: go on with it by adding --resume"
-    )
+    assert capsys.readouterr().err.startswith(f"error: --out {out} already holds a sweep: go on with it by adding")
     assert main(["sweep", "--out", str(out), "--resume", "--train.epochs", "2"]) == 2
     assert "was started with train.epochs=1.0, not 2.0" in capsys.readouterr().err
 
@@ -92,6 +89,17 @@ def test_a_sweep_that_is_terminated_or_killed_leaves_no_process_and_goes_on(conf
     log = (out / "logs" / f"{run.name}.log").read_text()
     assert "going on from step" in log
     assert log.count("interrupted and saved at step") == 2
+
+
+def test_a_sweep_without_a_trial_that_is_done_ends_with_the_first_reason(tmp_path, monkeypatch, capsys) -> None:
+    def fails(folder, workers):
+        return lambda trial, slot: Fake(folder, trial, None, 1, f"error: no memory for {trial.name}")
+
+    monkeypatch.setattr("jaxcnn.tuning.sweep.start_process", fails)
+    assert main(["sweep", "--seeds", "2", "--out", str(tmp_path / "s")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: no trial was done; the first one ended with: error: no memory for seed=0; ")
+    assert last.endswith(f"jaxcnn sweep --out {tmp_path / 's'} --resume --retry-failed")
 
 
 def is_alive(pid: int) -> bool:

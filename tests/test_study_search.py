@@ -161,6 +161,7 @@ def test_an_interrupted_setting_goes_on_in_its_folder_and_counts_once(tmp_path: 
     again = Search(folder, sweep)
     run_trials(again, folder, lambda trial, slot: Epochs(folder, trial, 0.5), 1, Stop())
     assert again.trials()[:1] == interrupted
+    assert [trial.name[:4] for trial in again.trials()] == ["0000", "0001"]
     assert statuses(folder, again) == ["done", "done"]
 
 

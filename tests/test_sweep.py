@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import fcntl
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -309,6 +311,42 @@ def test_a_killed_sweep_runs_no_finished_trial_again(tmp_path: Path) -> None:
     first, second = trials_of(sweep)
     Fake(folder, first, 0.5).poll()
     assert Grid(folder, sweep).take() == second
+
+
+def test_a_trial_that_its_killed_sweep_left_behind_is_waited_for(tmp_path: Path) -> None:
+    """It saves before it ends; a second process in its folder would fail."""
+    sweep = grid(0.1, 0.2)
+    folder = opened(tmp_path / "s", sweep)
+    run = folder.run(trials_of(sweep)[0])
+    run.mkdir()
+    started: list[bool] = []
+    with open(run / ".lock", "w") as left:
+        fcntl.flock(left, fcntl.LOCK_EX)
+
+        def start(trial: Trial, slot: int) -> Fake:
+            started.append(left.closed)
+            return Fake(folder, trial, 0.5)
+
+        threading.Timer(0.5, left.close).start()
+        run_trials(Grid(folder, sweep), folder, start, 1, Stop())
+    assert started == [True, True]
+
+
+def test_a_stop_while_waiting_starts_nothing_and_records_no_failure(tmp_path: Path) -> None:
+    sweep = grid(0.1, 0.2)
+    folder = opened(tmp_path / "s", sweep)
+    run = folder.run(trials_of(sweep)[0])
+    run.mkdir()
+    stop = Stop()
+
+    def start(trial: Trial, slot: int) -> Fake:
+        raise AssertionError("started")
+
+    with open(run / ".lock", "w") as left:
+        fcntl.flock(left, fcntl.LOCK_EX)
+        threading.Timer(0.3, lambda: setattr(stop, "requested", True)).start()
+        run_trials(Grid(folder, sweep), folder, start, 1, stop)
+    assert [folder.outcome(trial) for trial in trials_of(sweep)] == [None, None]
 
 
 def test_no_more_trials_run_side_by_side_than_workers_and_each_in_its_slot(tmp_path: Path) -> None:

@@ -160,7 +160,8 @@ def _run(folder: Any, options: Any) -> int:
     from jaxcnn.tuning.sweep_report import rows_of, write_report
 
     sweep = folder.sweep()
-    logging.getLogger("jaxcnn").info(f"{folder.path}: {describe(sweep)}")
+    log = logging.getLogger("jaxcnn")
+    log.info(f"{folder.path}: {describe(sweep)}")
     plan = (Grid if sweep.search is None else Search)(folder, sweep, retry_failed=options.retry_failed)
 
     def ends() -> list[Any]:
@@ -170,15 +171,30 @@ def _run(folder: Any, options: Any) -> int:
         rows = rows_of(ends(), test=options.test)
         return rows, write_report(rows, sweep, folder)
 
+    def after() -> None:
+        report()
+        if not stop.requested and (line := _left(ends(), sweep, options.workers)):
+            log.info(line)
+
     with Stop() as stop:
         try:
-            run_trials(plan, folder, start_process(folder, options.workers), options.workers, stop, after=report)
+            run_trials(plan, folder, start_process(folder, options.workers), options.workers, stop, after=after)
             rows, files = report()
         except OSError as error:
             raise RunFailed(f"{folder.path}: {error.strerror or error}") from error
     _check_whole(folder, sweep, ends(), stop)
     _tell(rows, sweep, folder, files, options)
     return 0
+
+
+def _left(ends: Sequence[Any], sweep: Any, workers: int) -> str:
+    """How many trials are through, and how long the others will take if they are like those; "" where none are left."""
+    through = [end.seconds for _, end in ends if end is not None and end.status != "interrupted"]
+    total = len(ends) if sweep.search is None else sweep.search * len(sweep.seeds)
+    if not through or len(through) >= total:
+        return ""
+    minutes = (total - len(through)) * sum(through) / len(through) / workers / 60
+    return f"{len(through)} of {total} trials are through, about {minutes:.0f} min left"
 
 
 def _check_whole(folder: Any, sweep: Any, ends: Sequence[Any], stop: Any) -> None:
@@ -192,9 +208,12 @@ def _check_whole(folder: Any, sweep: Any, ends: Sequence[Any], stop: Any) -> Non
             f"interrupted: {states.count('done')} of {total} are done, those that ran are saved; "
             f"go on with: jaxcnn sweep --out {shlex.quote(str(folder.path))} --resume"
         )
-    if "done" not in states and "open" not in states:
+    if "done" not in states and "failed" in states:
         line = next((end.line for _, end in ends if end is not None and end.line), "")
-        raise RunFailed(f"no trial was done; the first one ended with: {line or 'nothing'}; see {folder.path / 'logs'}")
+        raise RunFailed(
+            f"no trial was done; the first one ended with: {line or 'nothing'}; logs: {folder.path / 'logs'}; "
+            f"once it is mended: jaxcnn sweep --out {shlex.quote(str(folder.path))} --resume --retry-failed"
+        )
 
 
 def _tell(rows: Sequence[Any], sweep: Any, folder: Any, files: dict[str, str], options: Any) -> None:

@@ -97,8 +97,8 @@ class Search:
         """Returns the trials of all settings that any worker has drawn so far."""
         drawn: dict[int, dict[str, Any]] = {}
         for one in self._study.get_trials(deepcopy=False):
-            if len(one.params) == len(self._sweep.axes):
-                drawn[one.user_attrs.get("number", one.number)] = one.params
+            if "number" in one.user_attrs and len(one.params) == len(self._sweep.axes):
+                drawn[one.user_attrs["number"]] = one.params
         return [trial for number, params in sorted(drawn.items()) for trial in self._trials(number, params)]
 
     def _trials(self, number: int, params: dict[str, Any]) -> list[Trial]:
@@ -122,7 +122,8 @@ class Search:
         lock = contextlib.ExitStack()
         lock.enter_context(try_lock(self._lock_of(own.number), unknown=True))
         if "number" not in own.user_attrs:
-            own.set_user_attr("number", own.number)
+            numbers = [one.user_attrs["number"] for one in held if "number" in one.user_attrs]
+            own.set_user_attr("number", max(numbers, default=-1) + 1)  # the study's own counts what goes on anew
         trials = self._trials(own.user_attrs["number"], {axis.field: _suggest(own, axis) for axis in self._sweep.axes})
         ends = {trial: self._folder.outcome(trial) for trial in trials}
         done = {trial: end.top1 for trial, end in ends.items() if end is not None and end.status == "done"}
@@ -133,8 +134,8 @@ class Search:
 
     def _continue(self, one: Any) -> None:
         """Puts a draw into the queue again, to go on in the same run folders; the draw itself counts no more."""
-        number = one.user_attrs.get("number", one.number)
-        self._study.enqueue_trial(one.params, user_attrs={"number": number, "continues": one.number})
+        number = {name: value for name, value in one.user_attrs.items() if name == "number"}
+        self._study.enqueue_trial(one.params, user_attrs={**number, "continues": one.number})
         if not one.state.is_finished():
             self._study.tell(one.number, state=_state("FAIL"))
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from jaxcnn.config_reader import check
 from jaxcnn.errors import EXIT_INPUT, EXIT_INTERRUPTED, InputError
 from jaxcnn.paths import flatten
-from jaxcnn.tuning.axes import Axis, flag_of
+from jaxcnn.tuning.axes import Axis, flag_of, with_value
 from jaxcnn.tuning.sweep_folder import Outcome, Sweep, SweepFolder, Trial, is_trained, text_of, trial_of
 from jaxcnn.tuning.trial_process import TrialProcess
 
@@ -112,15 +112,9 @@ def check_trials(sweep: Sweep) -> None:
         raise InputError(
             "nothing to sweep: give a field several values, such as --optim.peak-lr 0.01,0.03,0.1, or --seeds 3"
         )
-    for values in itertools.product(*(_extremes(axis) for axis in sweep.axes)):
-        for seed in sweep.seeds[:1]:
-            check(trial_of(sweep.axes, values, seed).config(sweep.base), "command line")
-    check(replace(sweep.base, seed=max(sweep.seeds)), "command line")
-
-
-def _extremes(axis: Axis) -> Sequence[Any]:
-    """What has to be checked: each value, or the ends of the interval."""
-    return axis.values if axis.range is None else (axis.range.low, axis.range.high)
+    for axis in (*sweep.axes, Axis("seed", sweep.seeds)):  # one by one: a range is that of a field alone
+        for value in axis.values if axis.range is None else (axis.range.low, axis.range.high):
+            check(with_value(sweep.base, axis.field, value), "command line")
 
 
 def merged(held: Sweep, given: Sweep) -> Sweep:
@@ -189,6 +183,9 @@ def run_trials(
             if (trial := plan.take()) is None:
                 break
             _wait_until_free(folder, trial, stop)
+            if stop.requested:
+                plan.ended(trial, Outcome("interrupted", 0.0))
+                break
             folder.forget(trial)
             running[slot] = (trial, start(trial, slot))
             LOG.info(f"{trial.name}: started")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnn.tuning.axes import Axis
 from jaxcnn.tuning.sweep_folder import Sweep, text_of
 
-_MEAN, _SEED, _BEST, _PRUNED = "#4477aa", "#99bbdd", "#ee6677", "#aaaaaa"
+_MEAN, _SEED, _BEST, _PRUNED = "#4477aa", "#ddaa33", "#ee6677", "#aaaaaa"
 _PANELS = 6  # most fields of a search that are drawn
 _BARS = 40  # most settings of a chart of all
 
@@ -70,35 +70,53 @@ def _panels(figure: Any, rows: Sequence[Any], axes: Sequence[Axis], best: Any, *
 
 
 def _panel(panel: Any, rows: Sequence[Any], index: int, axis: Axis, best: Any, *, lines: bool) -> None:
-    values = [row.values[index] for row in rows]
-    ends = [axis.range.low, axis.range.high] if axis.range else list(axis.values)
-    order = ends if axis.range else [value for value in ends if value in values]
-    if _are_numbers(ends):
-        place = {value: value for value in values}
-        if axis.range.log if axis.range else is_log(ends):
-            panel.set_xscale("log")
-    else:
-        place = {value: order.index(value) for value in values}
-        panel.set_xticks(range(len(order)), [text_of(value) for value in order], parse_math=False)
-    if not axis.range and _are_numbers(ends) and len(order) <= 10:
-        panel.set_xticks(order, [text_of(value) for value in order])
-        panel.set_xticks([], minor=True)
+    place = _places(panel, axis, [row.values[index] for row in rows])
     done = sorted((row for row in rows if row.top1), key=lambda row: place[row.values[index]])
     at = [place[row.values[index]] for row in done]
     if any(len(row.top1) > 1 for row in done):
         dots = [(x, 100 * top1) for x, row in zip(at, done, strict=True) for top1 in row.top1]
-        panel.plot(*zip(*dots, strict=True), "o", color=_SEED, markersize=4, label="a seed", zorder=1)
+        panel.plot(*zip(*dots, strict=True), "o", color=_SEED, markersize=5, alpha=0.8, label="a seed", zorder=3)
     means = [100 * row.mean for row in done]
     bars = [0.0 if math.isnan(row.std) else 100 * row.std for row in done]
     several = any(bars)
     panel.errorbar(at, means, bars if several else None, color=_MEAN, marker="o", markersize=5, capsize=3,
-                   linestyle="-" if lines and _are_numbers(ends) else "none",
+                   linestyle="-" if lines and _is_numeric(axis) else "none",
                    label="mean and standard deviation" if several else "a setting")  # fmt: skip
     stopped = [(place[row.values[index]], 100 * max(row.stopped_top1)) for row in rows if row.stopped_top1]
     if stopped:
         panel.plot(*zip(*stopped, strict=True), "x", color=_PRUNED, label="pruned, until then")
     panel.plot([place[best.values[index]]], [100 * best.mean], "o", color=_BEST, markersize=11, fillstyle="none",
                markeredgewidth=2, label=f"best: {100 * best.mean:.2f} %", zorder=3)  # fmt: skip
+
+
+def _places(panel: Any, axis: Axis, values: Sequence[Any]) -> dict[Any, float]:
+    """Where on the axis each value is, after the axis is made for them."""
+    if not _is_numeric(axis):
+        order = [value for value in axis.values if value in values]
+        panel.set_xticks(range(len(order)), [text_of(value) for value in order], parse_math=False)
+        panel.set_xlim(-0.5, len(order) - 0.5)
+        return {value: order.index(value) for value in values}
+    if axis.range is None:
+        if is_log(axis.values):
+            panel.set_xscale("log")
+        if len(axis.values) <= 10:
+            panel.set_xticks(axis.values, [text_of(value) for value in axis.values])
+            panel.set_xticks([], minor=True)
+    elif axis.range.log:
+        low, high = axis.range.low, axis.range.high
+        panel.set_xscale("log")
+        panel.set_xlim(low * (low / high) ** 0.03, high * (high / low) ** 0.03)
+        panel.xaxis.set_major_formatter("{x:g}")
+        if high / low < 10:  # there may be no power of ten between them
+            panel.xaxis.set_minor_formatter("{x:g}")
+    else:
+        margin = 0.03 * (axis.range.high - axis.range.low)
+        panel.set_xlim(axis.range.low - margin, axis.range.high + margin)
+    return {value: value for value in values}
+
+
+def _is_numeric(axis: Axis) -> bool:
+    return axis.range is not None or _are_numbers(axis.values)
 
 
 def _map(figure: Any, rows: Sequence[Any], axes: Sequence[Axis], best: Any) -> None:

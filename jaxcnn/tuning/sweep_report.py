@@ -102,7 +102,7 @@ def near_best(rows: Sequence[Row]) -> list[Row]:
     best = best_of(rows)
     if best is None or len(best.top1) < 2:
         return []
-    others = [row for row in rows if row is not best and len(row.top1) > 1]
+    others = [row for row in sorted_rows(rows) if row is not best and len(row.top1) > 1]
     return [
         row
         for row in others

@@ -3,11 +3,12 @@
 import contextlib
 import ctypes
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -26,16 +27,16 @@ class TrialProcess:
         """
         self._log = log
         self._began = time.monotonic()
+        cores = cores_of(slot, slots, _all_cores())
         with open(log, "a") as file:
             self._offset = file.tell()  # what an interrupted process printed comes before
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jaxcnn", "train", *arguments],
+                [sys.executable, "-m", __name__, str(os.getpid()), ",".join(map(str, cores)), "train", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env=environment(slot, slots),
                 start_new_session=True,
-                preexec_fn=_prepare(slot, slots, os.getpid()),
             )
 
     def poll(self) -> int | None:
@@ -83,19 +84,24 @@ def cores_of(slot: int, slots: int, cores: Sequence[int]) -> list[int]:
     return list(cores[slot * share : (slot + 1) * share]) if share else list(cores)
 
 
-def _prepare(slot: int, slots: int, parent: int) -> Callable[[], None] | None:
-    """What the new process does before it becomes a trial, on Linux; elsewhere nothing."""
+def _all_cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def _become_trial(parent: int, cores: Sequence[int]) -> None:
+    """What a new process does before anything else, on Linux; elsewhere nothing."""
     if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    cores = cores_of(slot, slots, sorted(os.sched_getaffinity(0)))
+        return
+    # A killed sweep (kill -9, out of memory) leaves no trial behind: each saves and ends as by SIGTERM.
+    ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit("the sweep has ended")
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, cores)
 
-    def prepare() -> None:
-        # A killed sweep (kill -9, out of memory) leaves no trial behind: each saves and ends as by SIGTERM.
-        libc.prctl(_PARENT_DEATH, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, cores)
 
-    return prepare
+if __name__ == "__main__":
+    _, own_parent, own_cores, *own_arguments = sys.argv
+    _become_trial(int(own_parent), [int(core) for core in own_cores.split(",")])
+    sys.argv = ["jaxcnn", *own_arguments]
+    runpy.run_module("jaxcnn", run_name="__main__")
