@@ -62,6 +62,7 @@ def test_the_profile_is_what_numpy_and_a_closed_form_say() -> None:
     assert found.gradient["head"] == pytest.approx(np.sqrt(np.mean(np.sum((wrong @ kernel.T) ** 2, 1))), rel=1e-4)
     step = subject.peak_lr * x.T @ wrong / len(x)
     assert found.update["head"] == pytest.approx(np.linalg.norm(step) / np.linalg.norm(kernel), rel=1e-4)
+    assert found.gain["head"] == pytest.approx(np.sqrt(np.mean(kernel**2) * len(kernel)))
 
 
 def test_a_sigmoid_network_of_20_layers_vanishes() -> None:
