@@ -36,8 +36,8 @@ class Profile:
       dead: share of the channels of the input that are 0 for all images and places.
       saturated: share of the values of the input at a bound of the activation; 0 where it has none.
       update: norm of the first update of the kernel at the planned rate, less what decays without a gradient, against
-        the norm of the kernel; of those that train and are not 0.
-      gain: root mean square of the kernel times sqrt(fan_in); of those that train and are not 0.
+        the norm of the kernel; of those that have a gradient and are not 0.
+      gain: root mean square of the kernel times sqrt(fan_in); of the same.
     """
 
     signal: OrderedDict[str, float]
@@ -78,8 +78,8 @@ def profile(subject: Subject) -> Profile:
                 "dead": jnp.mean(jnp.all(values == 0, axis=0)),
                 "saturated": jnp.mean((values <= low) | (values >= high)),
             }
-        flat, steps = flatten(params), flatten(jax.tree.map(jnp.subtract, updates, decays))
-        return one, {path: _ratio(steps[path], flat[path]) for path in flat if path.endswith("kernel")}
+        flat, slope, steps = map(flatten, (params, grads, jax.tree.map(jnp.subtract, updates, decays)))
+        return one, {path: _ratio(steps[path], flat[path], slope[path]) for path in flat if path.endswith("kernel")}
 
     layers, ratios = jax.device_get(figures(moving["params"], batch.images, batch.labels))
 
@@ -100,10 +100,11 @@ def _gain(kernel: Any) -> float:
     return float(np.sqrt(np.mean(values**2) * np.prod(values.shape[:-1])))
 
 
-def _ratio(update: jax.Array, weight: jax.Array) -> jax.Array:
-    """The size of an update against that of what it updates; -1 where that is 0."""
+def _ratio(update: jax.Array, weight: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The size of an update against that of what it updates; -1 where there is no gradient, or that is 0."""
     size = jnp.linalg.norm(weight)
-    return jnp.where(size > 0, jnp.linalg.norm(update) / jnp.maximum(size, 1e-30), -1.0)
+    meant = (size > 0) & jnp.any(gradient != 0)
+    return jnp.where(meant, jnp.linalg.norm(update) / jnp.maximum(size, 1e-30), -1.0)
 
 
 def signal_and_gradient(subject: Subject) -> Finding:
