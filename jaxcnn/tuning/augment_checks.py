@@ -22,10 +22,10 @@ def augmentation_keeps_content(subject: Subject) -> Finding:
     """Augmented draws still show what the image shows, as far as edges tell.
 
     The total variation of a draw, the sum of its differences between neighbours (Rudin et al. 1992), against that of
-    the image: a crop of a share a of the area keeps about sqrt(a) of it, a blank square takes its part away, and shifts,
-    flips, colours and warps change it little. A draw with less than a fifth is lost; warn from 20 % of lost draws, fail
-    from 25 %. And the area in which neighbours differ at all, against that in the image (at most all of it), on
-    average: warn below 0.7, fail below 0.6, as of a cutout as large as the image.
+    the image: a crop of a share a of the area keeps about sqrt(a) of it, a blank square takes its part away, and
+    shifts, flips, colours and warps change it little. A draw with less than a fifth is lost; warn from 20 % of lost
+    draws, fail from 25 %. And the area in which neighbours differ at all, against that in the image (at most all of
+    it), on average: warn below 0.7, fail below 0.6, as of a cutout as large as the image.
 
     On digits, CIFAR-10 and photos none of the usual augmentations come near: random resized crops from 8 % of the area,
     RandAugment, TrivialAugment, cutout of half the side, erasing, colour jitter, mixup, cutmix and blur lose up to 17 %
@@ -52,7 +52,7 @@ def augmentation_keeps_content(subject: Subject) -> Finding:
         ""
         if verdict == "pass"
         else (
-            "augmentation takes too much of the images away: look at `jaxcnn data preview`, and lower augment.resized_crop "
+            "augmentation takes too much of the images away: see `jaxcnn data preview`, and lower augment.resized_crop "
             "(area), augment.cutout (size_px), augment.pad_crop (pad_px) or augment.erasing (area)"
         )
     )

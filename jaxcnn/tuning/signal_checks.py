@@ -20,7 +20,8 @@ from jaxcnn.tuning.subject import Subject
 _SIGNAL = (1e-3, 1e3)
 _GRADIENT = (1e-4, 1e4)
 _UPDATE = (1e-6, 3.0)
-"""Within these a network passes, beyond them it fails; a warning comes a factor 10 (updates: 3) before."""
+_GAIN = (0.01, 5.0)
+"""Beyond these a network fails; how far before it a warning comes is said where they are used."""
 _DEAD, _SATURATED = 0.9, 0.5
 _BOUNDS = {"sigmoid": (0.01, 0.99), "tanh": (-0.99, 0.99)}
 
@@ -34,8 +35,9 @@ class Profile:
       gradient: norm of the gradient of an example's loss with respect to the layer's input, root mean square.
       dead: share of the channels of the input that are 0 for all images and places.
       saturated: share of the values of the input at a bound of the activation; 0 where it has none.
-      update: norm of the first update of the kernel at the planned rate against the norm of the kernel; of those that
-        train and are not 0.
+      update: norm of the first update of the kernel at the planned rate, less what decays without a gradient, against
+        the norm of the kernel; of those that have a gradient and are not 0.
+      gain: root mean square of the kernel times sqrt(fan_in); of the same.
     """
 
     signal: OrderedDict[str, float]
@@ -43,6 +45,7 @@ class Profile:
     dead: OrderedDict[str, float]
     saturated: OrderedDict[str, float]
     update: OrderedDict[str, float]
+    gain: OrderedDict[str, float]
 
 
 def profile(subject: Subject) -> Profile:
@@ -64,7 +67,8 @@ def profile(subject: Subject) -> Profile:
         inputs = jax.eval_shape(forward, params, {}, images, labels)[1]
         zeros = {path: jnp.zeros(given.shape, given.dtype) for path, given in inputs.items()}
         (grads, by_input), inputs = jax.grad(forward, argnums=(0, 1), has_aux=True)(params, zeros, images, labels)
-        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        begun = optimizer.init(params)
+        updates, decays = (optimizer.update(g, begun, params)[0] for g in (grads, jax.tree.map(jnp.zeros_like, grads)))
         one: Any = OrderedDict()
         for path, given in inputs.items():
             values = given.astype(jnp.float32).reshape(-1, given.shape[-1])  # [N * H * W, C]
@@ -74,8 +78,8 @@ def profile(subject: Subject) -> Profile:
                 "dead": jnp.mean(jnp.all(values == 0, axis=0)),
                 "saturated": jnp.mean((values <= low) | (values >= high)),
             }
-        flat, steps = flatten(params), flatten(updates)
-        return one, {path: _ratio(steps[path], flat[path]) for path in flat if path.endswith("kernel")}
+        flat, slope, steps = map(flatten, (params, grads, jax.tree.map(jnp.subtract, updates, decays)))
+        return one, {path: _ratio(steps[path], flat[path], slope[path]) for path in flat if path.endswith("kernel")}
 
     layers, ratios = jax.device_get(figures(moving["params"], batch.images, batch.labels))
 
@@ -84,13 +88,23 @@ def profile(subject: Subject) -> Profile:
 
     kernels = ((path, ratios.get(f"{path}/kernel")) for path in layers)
     update = OrderedDict((path, float(ratio)) for path, ratio in kernels if ratio is not None and ratio >= 0)
-    return Profile(column("signal"), column("gradient"), column("dead"), column("saturated"), update)
+    gains = ((path, _gain(flatten(moving["params"])[f"{path}/kernel"])) for path in update)
+    return Profile(
+        column("signal"), column("gradient"), column("dead"), column("saturated"), update, OrderedDict(gains)
+    )
 
 
-def _ratio(update: jax.Array, weight: jax.Array) -> jax.Array:
-    """The size of an update against that of what it updates; -1 where that is 0."""
+def _gain(kernel: Any) -> float:
+    """1 for the initialisation of LeCun et al. 1998, sqrt(2) for that of He et al. 2015, by fan_in."""
+    values = np.asarray(kernel, np.float64)  # [..., inputs, outputs]
+    return float(np.sqrt(np.mean(values**2) * np.prod(values.shape[:-1])))
+
+
+def _ratio(update: jax.Array, weight: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The size of an update against that of what it updates; -1 where there is no gradient, or that is 0."""
     size = jnp.linalg.norm(weight)
-    return jnp.where(size > 0, jnp.linalg.norm(update) / jnp.maximum(size, 1e-30), -1.0)
+    meant = (size > 0) & jnp.any(gradient != 0)
+    return jnp.where(meant, jnp.linalg.norm(update) / jnp.maximum(size, 1e-30), -1.0)
 
 
 def signal_and_gradient(subject: Subject) -> Finding:
@@ -100,11 +114,14 @@ def signal_and_gradient(subject: Subject) -> Finding:
     (Delving Deep), section 2.2, for ReLU. Signal is how much the input of a layer varies over images and places,
     against that of the first layer; gradient is its norm by example at a layer's input, of the first against the last.
     Fail beyond a factor 1,000 of signal or 10,000 of gradient, warn a factor 10 earlier; fail for a layer with 90 % of
-    its channels 0 on all images (ReLU), or half of its values at a bound (sigmoid, tanh); warn from 50 % and 20 %.
+    its channels 0 on all images (ReLU), or half of its values at a bound (sigmoid, tanh); warn from 80 % and 20 %
+    (padded shortcuts with last scales of 0 leave up to three quarters of the channels at 0).
 
-    Where norms keep the signal whatever the scale of kernels, their scale shows in the update: of the first at the
-    planned rate, against the kernel, the median over layers should be within 1e-6 to 3 (Karpathy, CS231n notes, calls
-    1e-3 usual while training); warn from a factor 3 before.
+    Where norms keep the signal whatever the scale of kernels, that scale still divides the updates (van Laarhoven
+    2017), so it is looked at by itself: the root mean square of a kernel times sqrt(fan_in), sqrt(2) of He et al. 2015,
+    the median over layers, if nothing is pretrained: fail outside 0.01 to 5, warn outside 0.05 to 3. And the first
+    update at the planned rate, against the kernel, the median too: fail outside 1e-6 to 3, warn outside 3e-6 to 1
+    (Karpathy, CS231n notes, calls 1e-3 usual while training).
     """
     found = profile(subject)
     signal, gradient = list(found.signal.values()), list(found.gradient.values())
@@ -112,7 +129,8 @@ def signal_and_gradient(subject: Subject) -> Finding:
     scale = signal[0] if signal[0] > 0 else 1.0
     extremes = [value / scale for value in (min(signal[1:] or signal), max(signal[1:] or signal))]
     slope = gradient[0] / max(gradient[-1], 1e-30) if gradient[-1] > 0 else 1.0
-    update = float(np.median(steps)) if steps else 0.0
+    update = float(np.median(steps)) if steps else 1e-3
+    gain = float(np.median(list(found.gain.values()))) if found.gain and not subject.pretrained else 1.0
     dead = max(list(found.dead.values())[1:] or [0.0]) if subject.activation == "relu" else 0.0
     saturated = max(list(found.saturated.values())[1:] or [0.0])
     faults = [
@@ -120,15 +138,18 @@ def signal_and_gradient(subject: Subject) -> Finding:
         _outside(extremes[1], (0.0, _SIGNAL[1]), 10, "exploding"),
         _outside(slope, (_GRADIENT[0], np.inf), 10, "vanishing"),
         _outside(slope, (0.0, _GRADIENT[1]), 10, "exploding"),
-        _outside(update, (0.0, _UPDATE[1]), 3, "large") if steps else ("pass", ""),
-        _outside(update, (_UPDATE[0], np.inf), 3, "small") if steps else ("pass", ""),
-        _outside(dead, (0.0, _DEAD), _DEAD / 0.5, "dead"),
+        _outside(update, (0.0, _UPDATE[1]), 3, "large"),
+        _outside(update, (_UPDATE[0], np.inf), 3, "small"),
+        _outside(gain, (0.0, _GAIN[1]), 5 / 3, "wide"),
+        _outside(gain, (_GAIN[0], np.inf), 5, "narrow"),
+        _outside(dead, (0.0, _DEAD), _DEAD / 0.8, "dead"),
         _outside(saturated, (0.0, _SATURATED), _SATURATED / 0.2, "saturated"),
     ]
     verdict = max((fault[0] for fault in faults), key=["pass", "warn", "fail"].index)
     kinds = list(dict.fromkeys(kind for each, kind in faults if each == verdict and kind))
     parts = [f"signal {extremes[0]:.2g} to {extremes[1]:.2g} of the first", f"gradient {slope:.2g} of the last"]
     parts += [f"first update {update:.2g} of a kernel"] if steps else []
+    parts += [f"kernels {gain:.2g} / sqrt(fan)"] if found.gain else []
     parts += [f"up to {100 * dead:.0f} % of a layer dead"] if dead else []
     parts += [f"up to {100 * saturated:.0f} % saturated"] if saturated else []
     numbers = {
@@ -137,12 +158,13 @@ def signal_and_gradient(subject: Subject) -> Finding:
         "signal_most": extremes[1],
         "gradient_first_to_last": slope,
         "update_to_weight": update,
+        "kernel_gain": gain,
         "dead": dead,
         "saturated": saturated,
         "kernels": list(found.update),
     }
     curves = {"signal": signal, "gradient": gradient, "update": steps, "dead": list(found.dead.values())}
-    expected = "signal 1e-3 to 1e3, gradient 1e-4 to 1e4, update 1e-6 to 3"
+    expected = "signal 1e-3 to 1e3, gradient 1e-4 to 1e4, update 1e-6 to 3, kernels 0.01 to 5"
     advice = "; ".join(_SIGNAL_ADVICE[kind] for kind in kinds)
     return Finding("signal and gradient", verdict, ", ".join(parts), expected, advice, numbers, curves)
 
@@ -164,14 +186,10 @@ _SIGNAL_ADVICE = {
         "signal or gradient grows from layer to layer: set model.norm=batch or group and model.init="
         "kaiming_fan_out_normal; in your own code scale kernels by sqrt(2 / fan)"
     ),
-    "large": (
-        "the first update is large against the kernels: they start too small (model.init, model.init_std), or "
-        "optim.peak_lr is too high"
-    ),
-    "small": (
-        "the first update is tiny against the kernels: they start too large (model.init, model.init_std), or "
-        "optim.peak_lr is too low"
-    ),
+    "large": "the first update is large against the kernels: lower optim.peak_lr",
+    "small": "the first update is tiny against the kernels: raise optim.peak_lr",
+    "wide": "kernels start too large: set model.init=kaiming_fan_out_normal, in your own code sqrt(2 / fan)",
+    "narrow": "kernels start too small: set model.init=kaiming_fan_out_normal, in your own code sqrt(2 / fan)",
     "dead": "a layer gives 0 for nearly all channels: lower biases or kernels start wrong (model.init), or images do",
     "saturated": "a layer sits at the bounds of its activation: set model.init=xavier_normal, or model.norm",
 }
