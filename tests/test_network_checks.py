@@ -1,0 +1,176 @@
+"""Planted faults of a network or its loss, and the check that finds each."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.config import ModelConfig
+from jaxcnn.models.registry import build_model
+from jaxcnn.training.losses import Targets, target_losses
+from jaxcnn.tuning import network_checks as checks
+from jaxcnn.tuning.findings import Finding
+from jaxcnn.tuning.subject import Subject
+from tests.tuning_subjects import SHAPE, Chain, healthy, subject_with
+
+ALL = [
+    checks.initial_loss,
+    checks.network_outputs,
+    checks.every_pixel_counts,
+    checks.examples_are_independent,
+    checks.blank_input,
+]
+
+
+@pytest.mark.parametrize("check", ALL, ids=lambda check: check.__name__)
+def test_a_healthy_subject_passes(check: Callable[[Subject], Finding]) -> None:
+    found = check(healthy())
+    assert (found.verdict, found.advice) == ("pass", ""), found
+
+
+@pytest.mark.parametrize("check", ALL, ids=lambda check: check.__name__)
+def test_a_network_of_other_modules_passes_without_a_norm(check: Callable[[Subject], Finding]) -> None:
+    found = check(subject_with(Chain()))
+    assert found.verdict == "pass", found
+
+
+@pytest.mark.parametrize("start", ["zero", "prior"])
+@pytest.mark.parametrize("check", ALL, ids=lambda check: check.__name__)
+def test_a_head_that_starts_at_zero_passes(check: Callable[[Subject], Finding], start: str) -> None:
+    subject = healthy()
+    shares = np.bincount(subject.train.labels, minlength=10) / len(subject.train)
+    bias = jnp.log(jnp.asarray(shares)) if start == "prior" else jnp.zeros(10)
+    head = {"kernel": jnp.zeros_like(subject.variables["params"]["head"]["kernel"]), "bias": bias}
+    params = {**subject.variables["params"], "head": head}
+    subject = dataclasses.replace(subject, variables={**subject.variables, "params": params})
+    found = check(subject)
+    assert found.verdict == "pass", found
+
+
+def test_the_initial_loss_of_uniform_outputs_is_ln_k_with_any_smoothing() -> None:
+    model = Chain(after=lambda x: 0 * x)
+    for smoothing in (0.0, 0.3):
+        loss = lambda logits, targets, s=smoothing: target_losses(logits, targets, s)  # noqa: E731
+        found = checks.initial_loss(subject_with(model, loss=loss, label_smoothing=smoothing))
+        assert found.numbers["loss"] == pytest.approx(math.log(10), rel=1e-5)
+        assert found.verdict == "pass"
+
+
+def test_the_initial_loss_may_be_the_entropy_of_rare_classes() -> None:
+    subject = healthy()
+    ones, others = np.flatnonzero(subject.train.labels == 1), np.flatnonzero(subject.train.labels != 1)
+    few = subject.train.take(np.concatenate([ones, others[:5]]))
+    shares = np.bincount(few.labels, minlength=10) / len(few)
+    found = checks.initial_loss(dataclasses.replace(subject, train=few))
+    assert found.numbers["prior"] == pytest.approx(-sum(p * math.log(p) for p in shares if p))
+
+
+def test_a_loss_averaged_twice_is_found() -> None:
+    loss = lambda logits, targets: target_losses(logits, targets) / len(logits)  # noqa: E731
+    subject = dataclasses.replace(healthy(), loss=loss)
+    assert checks.initial_loss(subject).verdict == "fail"
+    assert checks.network_outputs(subject).verdict == "fail"
+
+
+def test_kernels_of_deviation_one_are_found_by_the_initial_loss() -> None:
+    config = ModelConfig(name="resnet8", width=8, norm="none", init="normal", init_std=1.0)
+    assert checks.initial_loss(subject_with(build_model(config, SHAPE, 10))).verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    ("after", "said"), [(nn.softmax, "softmax"), (nn.relu, "activation"), (nn.sigmoid, "sigmoid")], ids=str
+)
+def test_an_activation_after_the_last_layer_is_found(after: Callable, said: str) -> None:
+    found = checks.network_outputs(subject_with(Chain(after=after)))
+    assert found.verdict == "fail"
+    assert said in found.advice
+
+
+def test_a_softmax_inside_the_loss_is_found() -> None:
+    loss = lambda logits, targets: target_losses(jax.nn.softmax(logits), targets)  # noqa: E731
+    found = checks.network_outputs(dataclasses.replace(healthy(), loss=loss))
+    assert found.verdict == "fail"
+    assert found.numbers["loss_if_right"] == pytest.approx(math.log(math.e + 9) - 1, abs=1e-3)
+
+
+def test_a_loss_with_the_wrong_sign_is_found() -> None:
+    loss = lambda logits, targets: -target_losses(logits, targets)  # noqa: E731
+    assert "sign" in checks.network_outputs(dataclasses.replace(healthy(), loss=loss)).advice
+
+
+def test_log_probabilities_as_outputs_are_no_fault() -> None:
+    assert checks.network_outputs(subject_with(Chain(after=nn.log_softmax))).verdict == "pass"
+
+
+def test_weights_of_classes_are_no_fault_of_the_loss() -> None:
+    subject = healthy()
+    counts = np.bincount(subject.train.labels, minlength=10)
+    weights = tuple((len(subject.train) / (10 * counts)).tolist())
+    loss = lambda logits, targets: target_losses(logits, targets, 0.1, weights)  # noqa: E731
+    found = checks.network_outputs(dataclasses.replace(subject, loss=loss, label_smoothing=0.1))
+    assert found.verdict == "pass", found
+
+
+def test_outputs_that_are_not_finite_are_found() -> None:
+    assert checks.network_outputs(subject_with(Chain(after=lambda x: x / 0.0))).verdict == "fail"
+
+
+class Half(nn.Module):
+    """Sees the upper half of the image alone."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        return Chain()(x[:, :7], train=train)
+
+
+def test_a_part_of_the_image_that_is_not_read_is_found() -> None:
+    found = checks.every_pixel_counts(subject_with(Half()))
+    assert found.verdict == "fail"
+    assert found.numbers["share"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [lambda x: x - x.mean(0), lambda x: nn.softmax(x, axis=0), lambda x: x[::-1]],
+    ids=["mean", "softmax", "order"],
+)
+def test_a_module_that_mixes_over_the_batch_is_found(mix: Callable) -> None:
+    found = checks.examples_are_independent(subject_with(Chain(mix=mix)))
+    assert found.verdict == "fail"
+    assert found.numbers["evaluation"] > 0
+
+
+@pytest.mark.parametrize("norm", ["layer", "instance", "group"])
+def test_norms_of_one_image_keep_examples_apart_in_training_too(norm: str) -> None:
+    model = build_model(ModelConfig(name="resnet8", width=8, norm=norm, num_groups=4), SHAPE, 10)  # type: ignore[arg-type]
+    found = checks.examples_are_independent(subject_with(model))
+    assert found.verdict == "pass"
+    assert found.numbers == {"evaluation": 0, "training": 0}
+
+
+def test_a_network_that_does_not_look_is_found() -> None:
+    found = checks.blank_input(subject_with(Chain(depth=20, activation=nn.sigmoid, width=4)))
+    assert found.verdict == "fail"
+
+
+def test_the_baseline_of_blank_images_is_the_entropy_of_the_classes() -> None:
+    shares = np.bincount(healthy().train.labels) / len(healthy().train)
+    found = checks.blank_input(healthy())
+    assert found.numbers["loss"] == pytest.approx(float(-np.sum(shares * np.log(shares))))
+    assert found.numbers["top1"] == pytest.approx(shares.max())
+
+
+def test_the_loss_is_called_with_targets_as_in_a_step() -> None:
+    seen: list[type] = []
+
+    def loss(logits: jax.Array, targets: Targets) -> jax.Array:
+        seen.append(type(targets))
+        return target_losses(logits, targets)
+
+    checks.initial_loss(dataclasses.replace(healthy(), loss=loss))
+    assert set(seen) == {Targets}
