@@ -23,6 +23,7 @@ from jaxcnn.data.loader import Arrays, take
 from jaxcnn.runtime import compiler_options
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
+from jaxcnn.tuning.affordable import affordable
 from jaxcnn.tuning.lr_curve import LrCurve, back_off_of, curve_of, first_diverged
 from jaxcnn.tuning.subject import Subject
 
@@ -31,8 +32,9 @@ ROWS = 100
 LEARN_STEPS = 60
 """Steps of a training as planned."""
 WARMUP_STEPS = 10
-SWEPT = (1e-6, 10.0)
-"""Rates that are swept: of any optimizer."""
+SWEPT = (1e-5, 10.0)
+"""Rates that are swept: of any optimizer, in `SWEEP_STEPS`."""
+SWEEP_STEPS = 85
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,12 @@ class Fitting:
     """Short trainings of one subject; what several checks ask for is done once.
 
     Attributes:
-      subject: what is trained; nothing of it changes.
+      subject: what is trained, made affordable (`affordable.py`); nothing of it changes.
       batch_size: examples a step: as planned, or all that there are.
     """
 
     def __init__(self, subject: Subject):
-        self.subject = subject
+        self.subject = subject = affordable(subject)
         self.batch_size = min(subject.batch_size, len(subject.train))
         both = [np.concatenate(pair) for pair in zip(_parts(subject.train), _parts(subject.validation), strict=True)]
         self.source = Arrays(jnp.asarray(both[0]), jnp.asarray(both[1].astype(np.int32)))
@@ -168,10 +170,10 @@ class Fitting:
     @functools.cached_property
     def curve(self) -> LrCurve:
         """The loss over a sweep of the learning rate."""
-        rates, places = np.geomspace(*SWEPT, ROWS), self.order(ROWS)
+        rates, places = np.geomspace(*SWEPT, SWEEP_STEPS), self.order(SWEEP_STEPS)
         losses, state = list[float](), self.state
-        for begin in range(0, ROWS, 20):
-            part = slice(begin, begin + 20)
+        for begin in range(0, SWEEP_STEPS, 17):
+            part = slice(begin, begin + 17)
             fit = self.run(places[part], rates[part], state=state)
             losses, state = losses + fit.objectives.tolist(), fit.state
             if not fit.finite or first_diverged(losses) is not None:
@@ -195,6 +197,11 @@ def fitting_of(subject: Subject) -> Fitting:
     if "_fitting" not in held:
         held["_fitting"] = Fitting(subject)
     return held["_fitting"]
+
+
+def subject_lr(subject: Subject) -> LrCurve:
+    """Returns the loss of a subject over a sweep of its learning rate; see `lr_finder.find_lr` for that of a job."""
+    return fitting_of(subject).curve
 
 
 def ramp(num_steps: int, warmup_steps: int = WARMUP_STEPS) -> np.ndarray:

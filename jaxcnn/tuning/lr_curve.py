@@ -53,7 +53,7 @@ class LrCurve:
         """Returns what a person is told."""
         swept = f"{self.rates[0]:.3g} to {self.rates[-1]:.3g} in {len(self.rates)} steps"
         if self.suggestion is None:
-            return f"no rate between {self.rates[0]:.3g} and {self.rates[-1]:.3g} lowers the loss"
+            return f"no rate between {self.rates[0]:.3g} and {self.rates[-1]:.3g} lowers the loss by {100 * FALLS:g} %"
         end = "" if self.diverged_at is None else f", diverged at {self.diverged_at:.3g}"
         return (
             f"learning rate {self.suggestion:.2g} suggested (swept {swept}: steepest at {self.steepest:.2g}, "

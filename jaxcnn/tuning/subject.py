@@ -67,6 +67,8 @@ class Subject:
       seed: of all that is drawn.
       num_train: examples of the whole training split, of which `train` is a sample; none: `train` is all of it.
       reference_model: the same network computing in float32; none: `model` does, or there is no such.
+      reference_model: the same network computing in float32; none: `model` does, or there is no such.
+      num_train: examples of the whole training split, of which `train` is a sample; none: `train` is all of it.
     """
 
     model: nn.Module
@@ -88,6 +90,8 @@ class Subject:
     seed: int = 0
     num_train: int | None = None
     reference_model: nn.Module | None = None
+    reference_model: nn.Module | None = None
+    num_train: int | None = None
 
     def normalise(self, images: Any) -> jax.Array:
         """Returns uint8 images as the network's input, float32."""

@@ -34,6 +34,8 @@ MARGIN = 0.03
 """Least part of it by which they must be better than after shuffled labels."""
 LEAST_GAIN, FAIR_GAIN = 0.1, 0.25
 """Of what the loss falls at the best rate: less is a fail, or worth a look, at the planned one."""
+NEAR = 1.6
+"""Factor within which the planned rate is taken to be the suggested one."""
 LOSS_APART, COSINE = 0.02, 0.95
 """Most relative difference of the loss, and least cosine of the gradients, between compute types."""
 
@@ -102,7 +104,7 @@ def real_labels_beat_shuffled_ones(subject: Subject) -> Finding:
     counts = np.bincount(labels[: fit.num_train])
     labels[: fit.num_train] = rng.permutation(labels[: fit.num_train])
     entropy = float(-sum(share * math.log(share) for share in counts / counts.sum() if share))
-    unseen = np.random.default_rng(subject.seed).permutation(len(subject.validation)) + fit.num_train
+    unseen = np.random.default_rng(subject.seed).permutation(len(fit.subject.validation)) + fit.num_train
     unseen = unseen[: 4 * fit.batch_size]
     real, shuffled = (_unseen_loss(fit, found, unseen) for found in (fit.learned, fit.learn(fit.sane_rate, labels)))
     verdict: Verdict = "pass"
@@ -134,13 +136,16 @@ def _unseen_loss(fit: Fitting, found: Any, unseen: np.ndarray) -> float:
 def learning_rate_in_range(subject: Subject) -> Finding:
     """Checks the planned learning rate against a range test: what it gains in a short training, of what can be gained.
 
-    A short training at the planned rate, with warm-up, is compared with one at the rate that the sweep suggests. Only
-    what is far off fails: a rate that lowers the loss by less than a tenth of what the other does, or raises it.
+    A short training at the planned rate, with warm-up, is compared with one at the rate that the sweep suggests; near
+    to each other they are the same. Only what is far off fails: a rate that lowers the loss by less than a tenth of
+    what the other does, or raises it.
     """
     fit = fitting_of(subject)
     curve, planned = fit.curve, subject.peak_lr
     first = float(np.mean(curve.losses[:3]))
-    at_planned, at_best = first - fit.learn(planned).end, first - fit.learned.end
+    at_best = first - fit.learned.end
+    is_near = 1 / NEAR < planned / fit.sane_rate < NEAR
+    at_planned = at_best if is_near else first - fit.learn(planned).end
     gained = max(at_planned, at_best)
     share = at_planned / gained if gained > 0 and math.isfinite(gained) else 0.0
     numbers = {
@@ -162,6 +167,7 @@ def learning_rate_in_range(subject: Subject) -> Finding:
         )
     near = f"{curve.suggestion:.2g}" if curve.suggestion else "none"
     told = "the loss rises or is not finite" if share <= 0 else f"gains {100 * share:.0f} % of what the best does"
+    told = "as good as suggested" if is_near else told
     verdict: Verdict = "fail" if share < LEAST_GAIN else "warn" if share < FAIR_GAIN else "pass"
     side = "high: lower" if planned > fit.sane_rate else "low: raise"
     return Finding(
@@ -179,7 +185,7 @@ def compute_type_agrees(subject: Subject) -> Finding:
     Without `subject.reference_model` the network is taken to compute in float32, and only finiteness is looked at.
     """
     fit = fitting_of(subject)
-    places = fit.order(1)
+    subject, places = fit.subject, fit.order(1)
     step = fit.run(places, np.zeros(1), plain=True)
     common: Any = {"check": "compute type agrees", "numbers": {"loss": _finite(step.start)}}
     if not step.finite:

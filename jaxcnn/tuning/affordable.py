@@ -1,0 +1,115 @@
+"""A subject made cheap enough for a few hundred steps: what is frozen is computed once, batches are smaller on CPU."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.models.classifier import Classifier, output_at
+from jaxcnn.models.cost import count_multiply_adds
+from jaxcnn.paths import flatten
+from jaxcnn.runtime import compiler_options
+from jaxcnn.training.partition import FrozenStatistics
+from jaxcnn.tuning.subject import Examples, Subject
+
+STEP_FLOP, PASS_FLOP = 40e9, 5e12
+"""Most operations of a step and of one pass over examples on CPU: half a second, and a minute, at 80 GFLOP/s."""
+LEAST_BATCH, LEAST_EXAMPLES = 16, 128
+_FEATURE_BATCH = 32
+
+
+def affordable(subject: Subject) -> Subject:
+    """Returns the subject for short trainings: itself, or with less to compute.
+
+    Where the first parts of a `Classifier` are frozen, images give way to what these make of them, without
+    augmentation, so that training begins there. On CPU the batch is halved, down to 16, while a step takes more than
+    `STEP_FLOP`; learning rates of the two then differ, by a factor that a check of orders of magnitude bears.
+    """
+    point = frozen_point(subject)
+    if point is not None:
+        subject = _from_features(subject, point)
+    if jax.default_backend() != "cpu":
+        return subject
+    batch, flop = subject.batch_size, 6 * multiply_adds(subject)  # forward, and twice that for the gradients
+    while batch * flop > STEP_FLOP and batch // 2 >= LEAST_BATCH and batch % 2 == 0:
+        batch //= 2
+    return dataclasses.replace(subject, batch_size=batch) if _takes(subject, batch) else subject
+
+
+def frozen_point(subject: Subject) -> str | None:
+    """Returns the last part of a Classifier's backbone up to which nothing trains or moves; none: its first does."""
+    model, rule = subject.model, subject.frozen
+    if not isinstance(model, Classifier) or model.start is not None or not rule.patterns:
+        return None
+    params, statistics = (flatten(subject.variables.get(name, {})) for name in ("params", "batch_stats"))
+    point = None
+    for name in model.backbone.part_names:
+        part = f"backbone/{name}/"
+        still = all(rule.matches(path) for path in params if path.startswith(part))
+        norms = FrozenStatistics(rule)
+        if not (still and all(norms.matches(path) for path in statistics if path.startswith(part))):
+            break
+        point = name
+    return point
+
+
+def multiply_adds(subject: Subject) -> int:
+    """Returns the multiply-adds of the network for one image, forward."""
+    image = jax.ShapeDtypeStruct((1, *subject.train.images.shape[1:]), jnp.float32)
+    program = jax.make_jaxpr(lambda variables, x: subject.model.apply(variables, x, train=False))
+    return count_multiply_adds(program(subject.variables, image).jaxpr)
+
+
+def _from_features(subject: Subject, point: str) -> Subject:
+    """The subject that begins after a frozen part: images are maps, and nothing changes or normalises them."""
+    model: Any = subject.model
+    program = jax.jit(
+        lambda variables, images: output_at(model, variables, subject.normalise(images), point),
+        compiler_options=compiler_options(),
+    )
+    train, validation = subject.train, subject.validation
+    if jax.default_backend() == "cpu":
+        affords = max(LEAST_EXAMPLES, int(PASS_FLOP / (2 * max(multiply_adds(subject), 1))))
+        share = affords / (len(train) + len(validation))
+        if share < 1:
+            train, validation = (_some(part, max(round(share * len(part)), 1), subject) for part in (train, validation))
+
+    def mapped(examples: Examples) -> Examples:
+        maps = []
+        for begin in range(0, len(examples), _FEATURE_BATCH):
+            images = examples.images[begin : begin + _FEATURE_BATCH]
+            filled = np.resize(images, (_FEATURE_BATCH, *images.shape[1:]))
+            maps.append(np.asarray(program(subject.variables, filled))[: len(images)])
+        return Examples(np.concatenate(maps), examples.labels)
+
+    return dataclasses.replace(
+        subject,
+        model=model.clone(start=point),
+        train=mapped(train),
+        validation=mapped(validation),
+        mean=(0.0,),
+        std=(1 / 255,),
+        augment=lambda key, maps: (maps.astype(jnp.float32), None),
+        reference_model=None if subject.reference_model is None else subject.reference_model.clone(start=point),
+    )
+
+
+def _some(examples: Examples, count: int, subject: Subject) -> Examples:
+    return examples.take(np.random.default_rng(subject.seed).permutation(len(examples))[:count])
+
+
+def _takes(subject: Subject, batch_size: int) -> bool:
+    """Whether the network trains on such batches: ghost batch norm (`model.virtual_batch_size`) may not."""
+    images = jax.ShapeDtypeStruct((batch_size, *subject.train.images.shape[1:]), jnp.float32)
+
+    def forward(variables: Any, x: jax.Array) -> Any:
+        rngs = {"dropout": jax.random.key(0)}
+        return subject.model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
+
+    try:
+        jax.eval_shape(forward, subject.variables, images)
+    except ValueError:
+        return False
+    return True
