@@ -1,6 +1,5 @@
 """Findings of the checks before a run as text, JSON, PNG and page."""
 
-import html.parser
 import json
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from jaxcnn.page import Markup, element, folded, joined, page, table
 from jaxcnn.tuning.findings import Finding
 from jaxcnn.tuning.rendering import as_json, as_text, draw, draw_curves, told, write_html
+from tests.pages import Outline
 
 RATES = np.geomspace(1e-5, 10, 50).tolist()
 SMOOTHED = [2.3] * 20 + np.linspace(2.3, 0.5, 20).tolist() + [1.0, 50.0, 1e6]  # ends before the rates do
@@ -26,41 +26,6 @@ FINDINGS = [
     Finding("overfitting", "pass", "0.001", "0.05", curves={"step": [0, 10, 20], "loss": [2.3, 0.1, 0.001]}),
     Finding("shuffled", "pass", "0.3 against 2.3", "lower", curves={"real": [2.3, 0.3], "shuffled": [2.3, 2.3, 2.2]}),
 ]  # fmt: skip
-
-
-class Outline(html.parser.HTMLParser):
-    """The elements and the text of a page; fails where they are not nested."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in ("img", "br", "meta"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-
-def needs_nothing_else(outline: Outline) -> bool:
-    """Whether a page refers to nothing outside of itself, and runs nothing."""
-    links = [value for _, attributes in outline.elements for key, value in attributes.items()
-             if key in ("src", "href", "xlink:href")]  # fmt: skip
-    inside = all(link.startswith(("data:", "#")) for link in links)
-    return inside and not any(tag in ("script", "link", "iframe", "object") for tag, _ in outline.elements)
 
 
 def test_text_is_escaped_wherever_it_stands() -> None:
@@ -144,10 +109,10 @@ def test_the_page_has_every_check_its_curves_and_the_sheet(tmp_path: Path) -> No
     draw(FINDINGS[:1], tmp_path / "sheet.png", "sheet")
     write_html(FINDINGS, tmp_path / "p.html", "a <b> run", {"augmented <samples>": tmp_path / "sheet.png"})
     outline = Outline((tmp_path / "p.html").read_text())
-    assert needs_nothing_else(outline)
+    assert outline.needs_nothing_else
     for one in FINDINGS:
         assert one.figure in outline.text
         assert one.advice in outline.text
     assert "augmented <samples>" in outline.text
     assert [tag for tag, _ in outline.elements].count("svg") == 4
-    assert [tag for tag, attributes in outline.elements if attributes.get("src", "").startswith("data:image/png")]
+    assert outline.images == [(tmp_path / "sheet.png").read_bytes()]

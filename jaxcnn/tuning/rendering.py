@@ -149,9 +149,8 @@ def _mark_rates(one: Finding, axes: Any) -> None:
     for name, colour in (("suggestion", "#aa3377"), ("peak_lr", "#228833")):
         rate = one.numbers.get(name)
         if isinstance(rate, numbers.Real) and float(rate) > 0:
-            axes.axvline(
-                float(rate), color=colour, linewidth=1, linestyle="--", label=f"{name.replace('_', ' ')} {rate:.2g}"
-            )
+            label = f"{name.replace('_', ' ')} {float(rate):.2g}"
+            axes.axvline(float(rate), color=colour, linewidth=1, linestyle="--", label=label)
 
 
 def _cut_above(values: np.ndarray | None, axes: Any) -> None:
