@@ -220,10 +220,10 @@ def test_the_command_of_a_report_gives_the_same_config(path: Path) -> None:
 
 
 def test_the_command_holds_switches_tuples_and_none() -> None:
+    thawed = ((2.0, "backbone/stage2/**"), (3.0, "**"))
     config = with_fields(
         TrainConfig(), model__scan_blocks=True, model__squeeze_excite=True, optim__nesterov=False,
-        optim__ema_decay=None, freeze=("backbone/**", "!backbone/stage3/**"), unfreeze=((2.0, "backbone/stage2/**"), (3.0, "**")),
-        name="two words",
+        optim__ema_decay=None, freeze=("backbone/**", "!backbone/stage3/**"), unfreeze=thawed, name="two words",
     )  # fmt: skip
     words = shlex.split(command_of(config))
     assert parse_config(TrainConfig(), words[2:], _options()) == config
