@@ -16,10 +16,11 @@ import numpy as np
 from benchmarks import report
 from benchmarks.arguments import RESULTS, Parser, count
 from benchmarks.ratios import pairwise
-from jaxcnn.build import Job, build_job
+from jaxcnn.build import build_job
 from jaxcnn.config import TrainConfig
 from jaxcnn.config_reader import load_config
 from jaxcnn.data.loader import Arrays
+from jaxcnn.job import Job
 from jaxcnn.loop import StopRequest, train
 from jaxcnn.phases import make_phases
 from jaxcnn.run_folder import RunFolder

@@ -6,9 +6,7 @@ What evaluation and prediction need of this, the model with its preprocessing an
 import dataclasses
 import functools
 import logging
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,7 +17,6 @@ from jax.sharding import Mesh
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.data import loader
-from jaxcnn.data.feed import Batches, Feed
 from jaxcnn.data.source import Splits
 from jaxcnn.data.sources import open_splits
 from jaxcnn.data.split_expressions import data_set_name
@@ -28,83 +25,20 @@ from jaxcnn.evaluation import Measured
 from jaxcnn.feature_cache.points import point_of
 from jaxcnn.feature_cache.reading import cached_features
 from jaxcnn.inputs import Inputs, batches_of, feed_of, read_inputs
+from jaxcnn.job import Job, steps_of
 from jaxcnn.models.registry import describe
 from jaxcnn.models.scan import split_stages
 from jaxcnn.network import Network, build_network, has_checkpoint, load_variables
 from jaxcnn.phases import Phase, class_counts, make_phases
 from jaxcnn.run_folder import RunFolder
-from jaxcnn.runtime import compiler_options
 from jaxcnn.start import check_frozen_start, fit_start, initial_variables
-from jaxcnn.training.metrics import Sums
-from jaxcnn.training.partition import check_phases, first_phases, phase_rules, trains_backbone
+from jaxcnn.training.partition import check_phases, first_phases, phase_rules
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState
-from jaxcnn.training.step import make_chunk, zero_sums
+from jaxcnn.training.step import zero_sums
 from jaxcnn.weights.importer import preprocessing_for, statistics_told
 
 LOG = logging.getLogger("jaxcnn")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A training run, built: all that the loop needs and nothing that changes."""
-
-    config: TrainConfig
-    network: Network
-    mesh: Mesh
-    feed: Feed
-    """What training reads, as arguments of the chunk."""
-    measured: Measured
-    """What is measured on the splits: the network, or what goes on from its kept features."""
-    start: str | None
-    """The point of the network whose output is kept and read in the place of images; none: images are read."""
-    splits: dict[str, Batches]
-    """The splits to measure on: validation and, if there is one, test."""
-    num_train: int
-    """Examples of the training split."""
-    schedule: Callable
-    steps_per_epoch: float
-    total_steps: int
-    phases: tuple[Phase, ...]
-    """Steps in which the same leaves train, in order."""
-    phases_of: Callable[..., tuple[Phase, ...]]
-    """(another config, start, schedule of the run's) -> its phases on the same data: for `receipt.py`, `tuning/`."""
-    initial_state: Callable[[], TrainState]
-    zero_sums: Callable[[], Sums]
-
-    def step_of(self, epoch: float) -> int:
-        """Returns the step after which so many epochs are complete."""
-        return min(_steps(epoch, self.steps_per_epoch), self.total_steps)
-
-    def phase_at(self, step: int) -> int:
-        """Returns the phase, by its place, of the step that follows `step` others."""
-        return sum(self.step_of(phase.epoch) <= step for phase in self.phases[1:])
-
-    def chunk(self, phase: int) -> Callable:
-        """Returns (state, sums, source, inputs, num_steps) -> (state, sums, progress), not jitted; see `make_chunk`."""
-
-        def take(source: Any, item: Any) -> Any:
-            return jax.lax.with_sharding_constraint(self.feed.take(source, item), meshes.over_data(self.mesh))
-
-        return make_chunk(self.phases[phase].step, take)
-
-    def state_shapes(self, phase: int) -> TrainState:
-        """Returns the state of a phase as shapes with placements: what a checkpoint is restored into."""
-        everywhere = meshes.replicated(self.mesh)
-        shapes = self.phases[phase].state_shapes(self.network)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
-
-    def compile_chunk(self, state: TrainState, sums: Sums, phase: int = 0) -> Callable:
-        """Returns the compiled chunk of a phase; ahead of time, so that nothing can compile again during it."""
-        everywhere = meshes.replicated(self.mesh)
-        jitted = jax.jit(
-            self.chunk(phase),
-            donate_argnums=(0, 1),
-            out_shardings=everywhere,
-            compiler_options=compiler_options(training=trains_backbone(state.params)),
-        )
-        inputs = self.feed.inputs(int(state.step), 1)
-        return jitted.lower(state, sums, self.feed.source, inputs, np.int32(0)).compile()
 
 
 def build_job(
@@ -191,7 +125,7 @@ def _assemble(
     if size > inputs.num_train:
         raise InputError(f"train.batch_size={size} is larger than the training split ({inputs.num_train} examples)")
     steps_per_epoch = inputs.num_train / size
-    total_steps = _steps(config.train.epochs, steps_per_epoch)
+    total_steps = steps_of(config.train.epochs, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
     phases = make_phases(config, network, schedule, inputs, point)
     _check_steps(phases, steps_per_epoch, total_steps)
@@ -207,12 +141,13 @@ def _assemble(
     if point is None:
         feed = feed_of(config, inputs, network, mesh, total_steps)
         splits = {name: batches_of(split, network, mesh) for name, split in inputs.others.items()}
+        clean = None if inputs.clean is None else batches_of(inputs.clean, network, mesh)
     else:
         begun = run is not None and has_checkpoint(run)
         # What is before the point is the same in every checkpoint; "best" is any that is whole.
         held = load_variables(run, "best")[0] if run is not None and begun else variables()
         cached = cached_features(config, inputs, network, held, point, mesh, total_steps)
-        feed, splits, measured = cached.feed, cached.splits, cached.network
+        feed, splits, clean, measured = cached.feed, cached.splits, cached.clean, cached.network
 
     @functools.cache
     def no_sums() -> dict[str, np.ndarray]:
@@ -229,7 +164,8 @@ def _assemble(
         measured=measured,
         start=point,
         splits=splits,
-        num_train=inputs.num_train,
+        clean=clean,
+        inputs=inputs,
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
@@ -242,18 +178,13 @@ def _assemble(
 
 def _check_steps(phases: tuple[Phase, ...], steps_per_epoch: float, total_steps: int) -> None:
     """Raises InputError for a phase that ends where it begins."""
-    begins = [0, *(_steps(phase.epoch, steps_per_epoch) for phase in phases[1:]), total_steps]
+    begins = [0, *(steps_of(phase.epoch, steps_per_epoch) for phase in phases[1:]), total_steps]
     for place, (phase, next_begin) in enumerate(zip(phases, begins[1:], strict=True)):
         if next_begin <= begins[place]:
             raise InputError(
                 f"unfreeze: the phase from epoch {phase.epoch:g} has no step before the next or the end of the run "
                 f"(an epoch has {steps_per_epoch:g} steps)"
             )
-
-
-def _steps(epochs: float, steps_per_epoch: float) -> int:
-    """Steps after which so many epochs are complete; at least one."""
-    return max(1, math.ceil(epochs * steps_per_epoch - 1e-9))
 
 
 def _check_batches(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:

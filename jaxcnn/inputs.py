@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,9 @@ class Inputs:
       others: the splits to measure on, by name, in the same way.
       labels: those of the training examples, int32 [N].
       mean, std: of the training images a channel, in units of 0..1.
+      where: what a training example is called in a message, by its place.
+      part: places of the training examples that are measured without augmentation; none of them: an empty array.
+      clean: these examples, in the form in which the others are measured.
     """
 
     kind: str
@@ -43,6 +46,9 @@ class Inputs:
     labels: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    where: Callable[[int], str] = "example {}".format
+    part: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    clean: Arrays | Source | None = None
 
     @property
     def num_train(self) -> int:
@@ -71,10 +77,28 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
         labels, (mean, std) = np.asarray(train.labels), channel_statistics(np.asarray(train.images))
     else:  # of a streamed split this finds the pass that `_ready` made
         looked = sources["train"] if kind == "streamed" else train
-        share = 1.0 if looked.is_cropped else train_share
-        found = scan(looked, train_shape, share, cache_dir=config.data.cache_dir)
+        left = 1.0 if looked.is_cropped else train_share
+        found = scan(looked, train_shape, left, cache_dir=config.data.cache_dir)
         labels, mean, std = train.labels, found.mean, found.std
-    return Inputs(kind, train, ready, labels, mean, std)
+    whole = sources["train"].num_examples == len(labels)
+    where = sources["train"].records.where if whole else "readable example {}".format
+    part = _measured_part(config.evaluation.train_examples, len(labels), len(ready["validation"].labels))
+    clean: Arrays | Source | None = None
+    if len(part):
+        same = (train_shape, train_share) == (shape, share)
+        if isinstance(train, Source) and (same or kind == "streamed"):
+            clean = train.subset(part)
+        elif isinstance(train, Arrays) and same:
+            clean = loader.take(train, part)
+        else:  # what training reads is larger, for random crops
+            clean = _ready(kind, config.data, sources["train"].subset(part), shape, share)
+    return Inputs(kind, train, ready, labels, mean, std, where, part, clean)
+
+
+def _measured_part(wanted: int | None, num_train: int, num_validation: int) -> np.ndarray:
+    """Places of the training examples that are measured besides validation: drawn once and for all, in their order."""
+    count = min(num_train // 10, num_validation) if wanted is None else min(wanted, num_train)
+    return np.sort(np.random.default_rng(0).permutation(num_train)[:count])
 
 
 def training_images(config: TrainConfig, inputs: Preprocessing) -> tuple[tuple[int, int, int], float]:

@@ -2,7 +2,6 @@
 
 import math
 import shlex
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -11,16 +10,17 @@ import jax
 import numpy as np
 
 from jaxcnn import mesh as meshes
-from jaxcnn.build import Job
 from jaxcnn.certificate import Certificate
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.drawings import Drawings
 from jaxcnn.errors import InputError, Interrupted, RunFailed
-from jaxcnn.evaluation import evaluate
+from jaxcnn.figures import Figures, short
+from jaxcnn.job import Job
+from jaxcnn.monitor import Monitor
+from jaxcnn.nonfinite import failed_step, in_json, save, told
 from jaxcnn.pace import Ending, Pace, StopRequest, Stopwatch
 from jaxcnn.progress import Progress
 from jaxcnn.run_folder import RunFolder
-from jaxcnn.runtime import environment
 from jaxcnn.trace import StepTrace
 from jaxcnn.training.metrics import Sums, divide
 from jaxcnn.training.state import TrainState, from_trees, to_trees
@@ -44,7 +44,8 @@ class Trainer:
         self.pace = Pace(job.feed.rows)
         self.watch = Stopwatch()
         self.drawings = Drawings(folder, job.network.class_names)
-        self.confusion: dict[str, np.ndarray] = {}  # of the latest evaluation of each split
+        self.figures = Figures(job)
+        self.monitor = Monitor(job, self.writer)
         self.saved_step = self.step if self.step else -1
         if trace is not None and trace.last < self.step:
             raise InputError(f"--profile {trace.first}:{trace.last}: the run is at step {self.step} already")
@@ -107,6 +108,7 @@ class Trainer:
                 f"compiled in {seconds:.1f} s"
             )
         self.pace, self.watch = Pace(job.feed.rows), Stopwatch()
+        self.monitor.begin(self.state, phase)
         return compiled
 
     def _boundaries(self) -> list[tuple[int, float]]:
@@ -122,12 +124,17 @@ class Trainer:
     def _train_until(self, compiled: Callable, boundary: int) -> None:
         running: tuple[int, Any, Ending] | None = None
         while self.step < boundary:
-            count = min(self.pace.steps, boundary - self.step)
+            count = min(self.pace.steps, boundary - self.step, self.monitor.until_look(self.step))
             if self.trace is not None:
                 count = self.trace.before(self.step, count)
             began = time.perf_counter()
             inputs = self.job.feed.inputs(self.step, count)
             self.watch.waited += time.perf_counter() - began if running is None else running[2].waited(began)
+            if self.monitor.is_due(self.step):
+                if running is not None:
+                    self._finished(*running[:2])
+                    running = self.pace.last_end = None  # so that the look is not taken for steps
+                self.monitor.look(self.state, inputs, self.step)
             self.state, self.sums, brief = compiled(
                 self.state, self.sums, self.job.feed.source, inputs, np.int32(count)
             )
@@ -150,15 +157,26 @@ class Trainer:
 
     def _finished(self, count: int, brief: dict[str, jax.Array]) -> None:
         """Waits for a dispatch, shows its figures, and stops the run if they are not finite."""
+        trace = jax.device_get(brief.pop("trace"))
         figures = {name: float(value) for name, value in brief.items()}
         now = time.perf_counter()
         self.pace.measured(count, now)
         if self.seconds_to_first_step is None:
             self.seconds_to_first_step = now - self.started
+        if figures["nonfinite"]:
+            self._fail_in_step()
+        self.monitor.after(int(figures["step"]), count, trace["objective"])
         loss = figures["loss"] / figures["examples"]
         if not math.isfinite(loss):
             self._fail(f"the training loss is {loss} by step {int(figures['step'])}")
         self.writer.progress(int(figures["step"]), loss, figures["top1"] / figures["examples"])
+
+    def _fail_in_step(self) -> NoReturn:
+        """Saves the step that is not finite: the state is the one before it, whatever was sent after it."""
+        failed = failed_step(self.job, self.state, self.progress.phase)
+        save(failed, self.folder)
+        self.writer.health({"event": "nonfinite", **in_json(failed.notes)})
+        self._fail(f"{told(failed.notes)}; saved, do it again with: jaxcnn replay {shlex.quote(str(self.folder.path))}")
 
     def _fail(self, what: str) -> NoReturn:
         self.checkpoints.wait()
@@ -172,21 +190,22 @@ class Trainer:
         timing = self.watch.figures()
         sums = jax.device_get(self.sums)
         train = divide(sums)
-        validation = self._measure(self.state, ["validation"])["validation"]
+        measured = self.figures.measure(self.state, ["validation", "clean"])
+        validation = measured["validation"]
         if not math.isfinite(validation["loss"]):
             self._fail(f"the validation loss is {validation['loss']} at step {self.step}")
         is_best = self.progress.judge(self.step, epoch, validation["top1"])
         line = {
             "step": self.step,
             "epoch": epoch,
-            "train": _short(train),
-            "validation": _short(validation),
+            "train": short(train),
+            **{name: short(found) for name, found in measured.items()},
             "learning_rate": float(job.schedule(self.step - 1)),
             "grad_norm": float(sums["grad_norm"]) / int(sums["steps"]),
             **timing,
         }
         self.writer.evaluation(line)
-        self.drawings.record(self.confusion, self.step)
+        self.drawings.record(self.figures.confusion, self.step)
         patience = job.config.train.patience_epochs
         waited = epoch - max(self.progress.higher_epoch, job.phases[-1].epoch)  # no run ends before its last phase
         self.progress.stopped_early = patience is not None and waited >= patience
@@ -197,7 +216,7 @@ class Trainer:
         if is_best or last or round(epoch) % job.config.train.save_every_epochs == 0:
             self._save(validation)
         if not last and self.drawings.due:  # at the end the result draws
-            self.drawings.draw(self.confusion, self.step)
+            self.drawings.draw(self.figures.confusion, self.step)
         self.watch = Stopwatch()
         if self.stop.requested and not last:
             self._interrupt()
@@ -224,45 +243,30 @@ class Trainer:
 
     def _result(self) -> dict[str, Any]:
         """Measures the best weights on validation and test, and writes result.json."""
-        job = self.job
         self.checkpoints.wait()
         self.certificate.end(self.step, self.state.frozen)
         assert self.progress.best is not None
-        best = int(self.progress.best["step"])
-        final = self._measure(self.state, list(job.splits))
-        figures = final
+        best, state = int(self.progress.best["step"]), self.state
+        final = self.figures.measure(state)
         if best != self.step:
             trees, notes, best = self.checkpoints.restore_best(self._templates, LOG.warning)
-            rule = job.phases[notes.get("phase", 0)].rule
-            figures = self._measure(from_trees(trees, rule)[0], list(job.splits))
-        lines = self.folder.metrics()
-        result = {
-            **figures,
-            "best_step": best,
-            "best_epoch": next((line["epoch"] for line in lines if line["step"] == best), None),
-            "final": {"step": self.step, "train": lines[-1]["train"] if lines else None, **final},
-            "examples": {"train": job.num_train, **{name: len(split) for name, split in job.splits.items()}},
-            "parameters": job.network.num_parameters,
+            state = from_trees(trees, self.job.phases[notes.get("phase", 0)].rule)[0]
+        ours = {
             "stopped_early": self.progress.stopped_early,
             "seconds": self._seconds(),
             "seconds_to_first_step": self.seconds_to_first_step,
             "compile_seconds": self.compile_seconds,
-            "images_per_second": statistics.median(line["images_per_second"] for line in lines) if lines else None,
             "certificate": self.certificate.report(),
-            **environment(),
+            "health": self.monitor.end(),
         }
-        self.drawings.record(self.confusion, best)
-        self.drawings.draw(self.confusion, best)
+        figures = final if best == self.step else self.figures.measure(state)
+        result = self.figures.result(state, best, figures, self.step, final, self.folder.metrics())
+        result |= ours
+        self.drawings.record(self.figures.confusion, best)
         self.folder.write_json("result.json", result)
+        self.drawings.draw(self.figures.confusion, best)
         self.certificate.check()
         return result
-
-    def _measure(self, state: TrainState, names: list[str]) -> dict[str, Any]:
-        """The figures of a state's weights on the named splits; their confusion matrices are kept."""
-        job, size = self.job, self.job.config.evaluation.batch_size
-        figures = {name: evaluate(job.measured, state.variables, job.splits[name], size, job.mesh) for name in names}
-        self.confusion = {name: found.pop("confusion") for name, found in figures.items()}
-        return figures
 
 
 def train(
@@ -290,7 +294,3 @@ def train(
         raise RunFailed(f"{folder.path}: {error.strerror or error}; checkpoints: {steps}") from error
     finally:
         job.feed.close()
-
-
-def _short(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: figures[name] for name in ("loss", "top1", "top5", "balanced_accuracy", "examples")}

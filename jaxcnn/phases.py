@@ -15,11 +15,12 @@ from jaxcnn.inputs import Inputs, crops_on_host
 from jaxcnn.network import Network, build_network
 from jaxcnn.paths import GlobRule
 from jaxcnn.training.class_weights import class_weights
+from jaxcnn.training.health import Look, make_look
 from jaxcnn.training.learning_rates import factors_of
 from jaxcnn.training.optim import make_optimizer
 from jaxcnn.training.partition import first_phases, phase_rules
 from jaxcnn.training.state import TrainState, create_state, thawed
-from jaxcnn.training.step import Step, StepOptions, make_step
+from jaxcnn.training.step import Augment, Step, StepOptions, make_step
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Phase:
       step: one step; see `training/step.py`.
       optimizer: of the leaves that train.
       use_ema: whether moving averages are kept.
+      augment: what the step does to its images.
+      look: figures of the step that comes next; see `training/health.py`.
     """
 
     epoch: float
@@ -39,6 +42,8 @@ class Phase:
     step: Step
     optimizer: optax.GradientTransformation
     use_ema: bool
+    augment: Augment
+    look: Look
 
     def begin(self, variables: dict[str, Any]) -> TrainState:
         """Returns the state before step 0 for the variables of the network."""
@@ -89,8 +94,9 @@ def make_phases(
         groups = {path: group for path, group in first.items() if group <= index} if len(rules) > 1 else None
         optimizer = make_optimizer(optim, schedule, factors, groups)
         model = build_network(config, network.preprocessing, network.class_names, rule).model
-        step = make_step(model.clone(start=start), optimizer, augment, options)
-        phases.append(Phase(epoch, rule, step, optimizer, optim.ema_decay is not None))
+        parts = (model.clone(start=start), optimizer, augment, options)
+        look = make_look(*parts, config.model.activation)
+        phases.append(Phase(epoch, rule, make_step(*parts), optimizer, optim.ema_decay is not None, augment, look))
     return tuple(phases)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
-from jaxcnn.build import Job
 from jaxcnn.data.loader import Arrays
 from jaxcnn.inputs import batches_over_data
+from jaxcnn.job import Job
 from jaxcnn.network import Network
 from jaxcnn.phases import Phase
 from jaxcnn.runtime import compiler_options

@@ -5,6 +5,8 @@
     preprocessing.json  input shape, mean, std, channel order
     environment.json    versions and device at the start
     metrics.jsonl       one line an evaluation
+    health.jsonl        figures of each layer every n steps, and spikes of the loss
+    nonfinite/          a step that was not finite: state, batch, and where it began
     result.json         final figures
     certificate.json    SHA-256 of what is frozen, before and after each phase
     receipt.json        what a step costs, and would cost with nothing frozen
@@ -129,7 +131,19 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the lines of metrics.jsonl; a half-written last one is left out."""
-        file = self.path / "metrics.jsonl"
+        return self._lines("metrics.jsonl")
+
+    def append_health(self, line: dict[str, Any]) -> None:
+        """Adds a line to health.jsonl."""
+        with open(self.path / "health.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def health(self) -> list[dict[str, Any]]:
+        """Returns the lines of health.jsonl: looks at the layers, and events, which have a key `event`."""
+        return self._lines("health.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        file = self.path / name
         lines = []
         for text in file.read_text().splitlines() if file.is_file() else []:
             try:
@@ -147,6 +161,8 @@ class RunFolder:
         """Drops the lines after `last_step`: they come again when a run goes on from there."""
         kept = [line for line in self.metrics() if line["step"] <= last_step]
         self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        if health := self.health():  # whose steps are those that come next
+            self.write("health.jsonl", "".join(json.dumps(line) + "\n" for line in health if line["step"] < last_step))
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole or not at all."""
@@ -154,12 +170,13 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file whole or not at all."""
-        part = self.path / f".{name}.part"
+        place = self.path / name
+        part = place.with_name(f".{place.name}.part")
         with open(part, "w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(self.path / name)
+        part.replace(place)
 
 
 def is_run(path: str | Path) -> bool:

@@ -52,8 +52,8 @@ class Writer:
             return
         self._folder.append_metrics(line)
         board = self._board()
-        for part in ("train", "validation"):
-            for name in ("loss", "top1", "top5"):
+        for part in ("train", "clean", "validation"):
+            for name in ("loss", "top1", "top5") if part in line else ():
                 board.add_scalar(f"{name}/{part}", line[part][name], line["step"])
         for name in ("learning_rate", "images_per_second", "data_wait_share", "grad_norm"):
             board.add_scalar(name, line[name], line["step"])
@@ -65,6 +65,21 @@ class Writer:
             f"validation loss {validation['loss']:.4f} top-1 {100 * validation['top1']:6.2f} %   "
             f"lr {line['learning_rate']:.4g}  {line['images_per_second']:.0f} images/s"
         )
+
+    def health(self, line: dict[str, Any]) -> None:
+        """Records a look at the layers, or an event such as a spike of the loss."""
+        if not self._active:
+            return
+        self._folder.append_health(line)
+        if "event" in line:
+            return
+        board = self._board()
+        for path, leaf in line["leaves"].items():
+            for name, value in leaf.items():
+                board.add_scalar(f"{name}/{path}", value, line["step"])
+        for path, layer in line["layers"].items():
+            for name, value in layer.items():
+                board.add_scalar(f"activation_{name}/{path}", value, line["step"])
 
     def say(self, text: str) -> None:
         """Writes a line to the log without breaking the progress line."""

@@ -50,7 +50,7 @@ def tiny_config(digits_dir: str) -> TrainConfig:
         optim=OptimConfig(peak_lr=0.05, ema_decay=None),
         schedule=ScheduleConfig(warmup_epochs=1.0),
         train=LoopConfig(epochs=3.0, batch_size=32, max_steps_per_dispatch=4),
-        evaluation=EvaluationConfig(batch_size=32),
+        evaluation=EvaluationConfig(batch_size=32, train_examples=0),
     )
 
 

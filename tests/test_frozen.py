@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.build import Job, build_job
+from jaxcnn.build import build_job
 from jaxcnn.config import TrainConfig
+from jaxcnn.job import Job
 from jaxcnn.paths import flatten
 from jaxcnn.training.state import TrainState
 from tests.conftest import with_fields

@@ -11,6 +11,9 @@ from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_INTERRUPTED, InputErro
 
 COMMANDS = {
     "train": "train a network (the same as python train.py)",
+    "preflight": "check a run before it is paid for: data, first loss, signal, learning rate, cost",
+    "sweep": "several values of some fields, several seeds: a table, a figure, the best one",
+    "replay": "do a step again that was not finite, and say where it begins",
     "evaluate": "measure a run on a split",
     "curves": "curves of runs, what they say, and where the runs differ",
     "report": "a run as one HTML page",

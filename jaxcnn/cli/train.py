@@ -31,6 +31,19 @@ def _options() -> argparse.ArgumentParser:
         choices=("always", "auto"),
         help="go on with the run in --workdir with the config it holds; auto: or start it if it is not there",
     )
+    group.add_argument(
+        "--preflight",
+        nargs="?",
+        const="stop",
+        choices=("stop", "tell"),
+        help="check data, network, loss and learning rate first (RUN-preflight/ has the report); stop: if a check fails "
+        "there is no run; tell: train all the same",
+    )
+    group.add_argument(
+        "--find-lr",
+        action="store_true",
+        help="sweep the learning rate first and train with the suggested optim.peak_lr, which the run's config then has",
+    )
     group.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps with jax.profiler into RUN/profile")
     group.add_argument(
         "--receipt",
@@ -64,6 +77,8 @@ def run(argv: Sequence[str], *, started: float | None = None) -> int:
 
     path = Path(options.workdir) if options.workdir else None
     held = _held_run(options, path)
+    if held is not None and (options.find_lr or options.preflight):
+        raise InputError(f"{held.path} has begun with its learning rate: --find-lr and --preflight are for new runs")
     own = held.config if held is not None else TrainConfig()
     default = load_config(options.config) if options.config else own
     config = parse_config(default, rest, parser)
@@ -136,17 +151,51 @@ def _train(
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
     with StopRequest() as stop:
         stop.immediate = True
+        if options.preflight:
+            _check_first(config, path, options.preflight, log)
         job = build_job(config, held, check=lambda total_steps: _check_trace(trace, options.profile, total_steps))
+        curve = None
+        if options.find_lr:
+            config, curve = _with_found_rate(job, log)
+            job = build_job(config)
         stop.immediate = False
         network = job.network
         folder = held or RunFolder.create(path, config, network.class_names, network.preprocessing)
         with folder.locked():
             if held is None:
                 folder.write_json("environment.json", runtime.environment())
+            if curve is not None:
+                curve.plot(folder.path / "lr_finder.png", f"learning rate of {path.name}")
+                folder.write_json("lr_finder.json", curve.to_json())
             if folder.result() is None:
                 started += _tell_receipts(job, folder, options.receipt, log, again=held is not None)
             log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
             return train(job, folder, stop, trace=trace, started=started), path
+
+
+def _check_first(config: TrainConfig, path: Path, mode: str, log: Any) -> None:
+    """Carries out the checks of `jaxcnn preflight`; raises InputError where one fails and the run is to stop then."""
+    from jaxcnn.cli.preflight import check_run
+    from jaxcnn.tuning.preflight import failed
+
+    place = path.with_name(f"{path.name}-preflight")
+    findings, files = check_run(config, place, html=False, say=log.info)
+    names = ", ".join(one.check for one in failed(findings))
+    if names and mode == "stop":
+        raise InputError(
+            f"preflight: {names} failed, so nothing was trained; report: {files['figure']} (--preflight tell trains "
+            "all the same)"
+        )
+
+
+def _with_found_rate(job: Any, log: Any) -> tuple[TrainConfig, Any]:
+    """The config of a job with the learning rate that a sweep suggests, and the curve of the sweep."""
+    from jaxcnn.tuning.lr_finder import find_lr, with_rate
+
+    curve = find_lr(job)
+    config = with_rate(job.config, curve)
+    log.info(f"{curve.sentence()}; optim.peak_lr={config.optim.peak_lr:g}, not {job.config.optim.peak_lr:g}")
+    return config, curve
 
 
 def _check_trace(trace: Any, given: str | None, total_steps: int) -> None:

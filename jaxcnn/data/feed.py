@@ -38,6 +38,8 @@ class Feed(Protocol):
 
     source: Any
     """What lies on the device for the whole run."""
+    order: Any
+    """(first step, number of steps) -> int32 [steps, B]: which examples they see."""
 
     @property
     def rows(self) -> int:

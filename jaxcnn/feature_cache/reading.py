@@ -53,11 +53,13 @@ class CachedFeatures:
       network: goes on from the features.
       feed: what training reads.
       splits: the splits to measure on, by name.
+      clean: the training examples that are measured beside them; none: of these there are augmented views only.
     """
 
     network: FeatureNetwork
     feed: Feed
     splits: dict[str, Batches]
+    clean: Batches | None
 
 
 def cached_features(
@@ -93,8 +95,12 @@ def cached_features(
     told = f"{gib:.2g} GiB, data.resident_limit_gib={config.data.resident_limit_gib:g}"
     LOG.info(f"features: {'on the device' if resident else 'gathered from the disk by the host'} ({told})")
     splits = {name: meshes.replicate(mesh, split) if resident else split for name, split in others.items()}
+    clean = None
+    if len(inputs.part) and config.features.views == 1:
+        part = Arrays(np.asarray(views[0][inputs.part]), inputs.labels[inputs.part])
+        clean = meshes.replicate(mesh, part) if resident else part
     feed = _feed(config, inputs, views, mesh, total_steps, resident)
-    return CachedFeatures(FeatureNetwork(network.model.clone(start=point), network.class_names), feed, splits)
+    return CachedFeatures(FeatureNetwork(network.model.clone(start=point), network.class_names), feed, splits, clean)
 
 
 def _feed(

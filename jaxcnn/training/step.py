@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,7 @@ from jaxcnn.training.losses import Targets, target_losses
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.state import TrainState, merge_variables
 
+Augment = Callable[[jax.Array, jax.Array], tuple[jax.Array, Mix | None]]
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Sums]]
 
 
@@ -37,7 +38,7 @@ class StepOptions:
 def make_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    augment: Callable[[jax.Array, jax.Array], tuple[jax.Array, Mix | None]],
+    augment: Augment,
     options: StepOptions,
 ) -> Step:
     """Returns (state, images uint8 [B, H, W, C], labels int32 [B]) -> (state, sums of the batch).
@@ -48,12 +49,10 @@ def make_step(
     the trainable gradient. Where one of these two is not finite, `nonfinite` is 1 and the state is the one before.
     """
 
+    draw, gradients = make_draw(augment, options), make_gradients(model, options)
+
     def step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, Sums]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), state.step))
-        images, mix = augment(augment_key, images)
-        targets = Targets(labels) if mix is None else Targets(labels, labels[mix.partner], mix.share)
-        differentiate = _differentiate(model, state.frozen, options)
-        grads, batch_stats, sums = differentiate(state.params, state.batch_stats, images, targets, dropout_key)
+        grads, batch_stats, sums = gradients(state, draw(state.step, images, labels))
         grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(sums["objective"]) & jnp.isfinite(grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -69,6 +68,37 @@ def make_step(
         return _kept_unless(finite, state, new), {**sums, "grad_norm": grad_norm, **counts}
 
     return step
+
+
+class Drawn(NamedTuple):
+    """What a step shows the network: its images as augmentation has left them."""
+
+    images: jax.Array
+    """float32 [B, h, w, C]."""
+    targets: Targets
+    dropout_key: jax.Array
+
+
+def make_draw(augment: Augment, options: StepOptions) -> Callable[[jax.Array, jax.Array, jax.Array], Drawn]:
+    """Returns (step, images uint8 [B, H, W, C], labels int32 [B]) -> what that step shows the network."""
+
+    def draw(step: jax.Array, images: jax.Array, labels: jax.Array) -> Drawn:
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), step))
+        images, mix = augment(augment_key, images)
+        targets = Targets(labels) if mix is None else Targets(labels, labels[mix.partner], mix.share)
+        return Drawn(images, targets, dropout_key)
+
+    return draw
+
+
+def make_gradients(model: nn.Module, options: StepOptions) -> Callable[[TrainState, Drawn], tuple[Any, Any, Sums]]:
+    """Returns (state, drawn) -> (gradient of the trainable parameters, new running statistics, sums of the batch)."""
+
+    def gradients(state: TrainState, drawn: Drawn) -> tuple[Any, Any, Sums]:
+        differentiate = _differentiate(model, state.frozen, options)
+        return differentiate(state.params, state.batch_stats, drawn.images, drawn.targets, drawn.dropout_key)
+
+    return gradients
 
 
 def _kept_unless(finite: jax.Array, old: TrainState, new: TrainState) -> TrainState:

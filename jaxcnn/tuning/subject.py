@@ -32,7 +32,22 @@ class Examples:
 
 @dataclass(frozen=True)
 class Subject:
-    """A training run as its parts.
+    """A training run as its parts. `building.subject_of` makes it of a config; who has parts of their own writes
+
+        variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+        subject = Subject(
+            model=model,  # any flax module whose __call__ takes (x, *, train)
+            variables={"params": variables["params"], "batch_stats": variables.get("batch_stats", {})},
+            train=Examples(train_images, train_labels),  # uint8 [N, H, W, C], int [N]
+            validation=Examples(validation_images, validation_labels),
+            class_names=("cat", "dog"),
+            mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26),
+            optimizer=lambda schedule: optax.sgd(schedule, momentum=0.9),
+            peak_lr=0.1, batch_size=128,
+            augment=lambda key, images: (normalise(images, mean, std), None),
+            loss=lambda logits, targets: my_loss(logits, targets.labels),
+        )
+        finding = initial_loss(subject)
 
     Attributes:
       model: takes (float images [N, H, W, C], train=bool) to logits [N, K]; randomness by the rng "dropout".
@@ -50,6 +65,8 @@ class Subject:
       pretrained: whether the variables are trained ones, and mean and std those that they came with.
       label_smoothing: of the loss, which says what the first loss should be.
       seed: of all that is drawn.
+      num_train: examples of the whole training split, of which `train` is a sample; none: `train` is all of it.
+      reference_model: the same network computing in float32; none: `model` does, or there is no such.
     """
 
     model: nn.Module
@@ -69,6 +86,8 @@ class Subject:
     pretrained: bool = False
     label_smoothing: float = 0.0
     seed: int = 0
+    num_train: int | None = None
+    reference_model: nn.Module | None = None
 
     def normalise(self, images: Any) -> jax.Array:
         """Returns uint8 images as the network's input, float32."""

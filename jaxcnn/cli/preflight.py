@@ -1,0 +1,100 @@
+"""`jaxcnn preflight --config C`: what is wrong with a run, before it is paid for.
+
+Data, first loss, signal and gradients, a small sample to overfit, the learning rate, speed and memory: each check has a
+verdict, the figure, what was expected and what to do.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.config import TrainConfig
+from jaxcnn.errors import EXIT_INTERNAL, InputError
+
+_SHEET = (8, 6)  # images, and draws of each
+
+
+def run(argv: Sequence[str], *, started: float) -> int:
+    """Runs the command and returns its exit code: 1 if a check fails."""
+    parser = argparse.ArgumentParser(
+        prog="jaxcnn preflight",
+        usage=argparse.SUPPRESS,
+        description=__doc__,
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="Python file with get_config(); fields below override it")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="where the report goes (default: runs/preflight-NAME-TIME)"
+    )
+    parser.add_argument("--html", action="store_true", help="the report as one HTML page too")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    options, rest = parser.parse_known_args(list(argv))
+
+    from jaxcnn import runtime
+    from jaxcnn.cli.train import parse_config
+    from jaxcnn.config_reader import load_config
+
+    config = parse_config(load_config(options.config) if options.config else TrainConfig(), rest, parser)
+    runtime.quiet_libraries()
+    runtime.set_up_logging()
+    if config.train.compilation_cache:
+        runtime.enable_compilation_cache()
+    out = options.out or Path(f"runs/preflight-{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    findings, files = check_run(config, out, html=options.html, say=_silent if options.json else _print)
+    if options.json:
+        from jaxcnn.tuning.rendering import as_json
+
+        print(json.dumps({**as_json(findings), "files": files}))
+    else:
+        print(f"report: {', '.join(files.values())}")
+    return EXIT_INTERNAL if any(one.verdict == "fail" for one in findings) else 0
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def check_run(
+    config: TrainConfig, out: Path, *, html: bool, say: Callable[[str], None]
+) -> tuple[list[Any], dict[str, str]]:
+    """Returns the findings of a config and the files of the report, which are written; says each as it is found.
+
+    Raises:
+      InputError: the config does not build, or the report cannot be written.
+    """
+    from jaxcnn.preview import draw_preview, preview
+    from jaxcnn.tuning import rendering
+    from jaxcnn.tuning.building import subject_of
+    from jaxcnn.tuning.preflight import preflight
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}") from None
+    job, subject = subject_of(config)
+    findings = []
+    for found in preflight(subject, job):
+        findings.append(found)
+        say(rendering.as_line(found))
+    say(rendering.told(findings))
+    title = f"preflight of {config.name}"
+    files = {"figure": out / "preflight.png", "sheet": out / "sheet.png", "json": out / "preflight.json"}
+    try:
+        rendering.draw(findings, files["figure"], title)
+        draw_preview(preview(config, *_SHEET), files["sheet"], f"{title}: what training sees")
+        files["json"].write_text(json.dumps(rendering.as_json(findings), indent=2) + "\n")
+        if html:
+            files["page"] = out / "preflight.html"
+            rendering.write_html(findings, files["page"], title, {"what training sees": files["sheet"]})
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}") from None
+    return findings, {kind: str(path) for kind, path in files.items()}

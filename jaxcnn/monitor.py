@@ -1,0 +1,146 @@
+"""What is watched while a run trains: figures of each layer every n steps, and steps whose loss is out of line.
+
+A look is a program of its own beside the steps: it reads the state and the next batch and changes neither, so a run is
+bit for bit the same with and without.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.job import Job
+from jaxcnn.training.health import alarms
+from jaxcnn.writer import Writer
+
+LOOK_STEPS = 2.0
+"""What a look may cost at most, in steps: measured 1.2 to 1.8 (forward and backward pass, figures of each layer)."""
+_WINDOW = 100  # steps a spike is compared with
+_ENOUGH = 30
+
+
+class Monitor:
+    """Looks at the layers of a run, and at the loss of each step; writes health.jsonl."""
+
+    def __init__(self, job: Job, writer: Writer):
+        self._job, self._writer = job, writer
+        self.every = looks_every(job)
+        self.looks, self.seconds, self.compile_seconds = 0, 0.0, 0.0
+        self._compiled: Callable | None = None
+        self._compiling: threading.Thread | None = None
+        self._phase = -1
+        self._alarmed: dict[str, str] = {}
+        self._told: set[str] = set()
+        self._spikes = Spikes(job.config.health.spike_factor)
+
+    def begin(self, state: Any, phase: int) -> None:
+        """Starts to compile for the steps of a phase, beside the first of them where looks are a default."""
+        if not self.every or (self._phase == phase and self._compiled is not None):
+            return
+        self._wait()
+        self._phase, self._compiled = phase, None
+        shapes = self._job.state_shapes(phase)
+        inputs = self._job.feed.inputs(int(state.step), 1)  # the form of them
+        if self._job.config.health.every_steps is None and jax.process_count() == 1:
+            self._compiling = threading.Thread(target=self._compile, args=(shapes, inputs, phase), daemon=True)
+            self._compiling.start()
+        else:
+            self._compile(shapes, inputs, phase)
+
+    def _compile(self, shapes: Any, inputs: Any, phase: int) -> None:
+        began = time.perf_counter()
+        self._compiled = self._job.compile_look(shapes, inputs, phase)
+        self.compile_seconds += time.perf_counter() - began
+
+    def _wait(self) -> None:
+        if self._compiling is not None:
+            self._compiling.join()
+            self._compiling = None
+
+    def until_look(self, step: int) -> int:
+        """Returns how many steps may be sent before the next look."""
+        return self.every - step % self.every if self.every else 2**31
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether the layers are to be looked at before the step that follows `step` others."""
+        return bool(self.every) and step % self.every == 0 and self._compiled is not None
+
+    def look(self, state: Any, inputs: Any, step: int) -> None:
+        """Records the figures of the step that comes next; `inputs` are its own and maybe those of steps after it."""
+        began = time.perf_counter()
+        assert self._compiled is not None
+        figures = jax.tree.map(float, jax.device_get(self._compiled(state, self._job.feed.source, inputs)))
+        self.looks += 1
+        self.seconds += time.perf_counter() - began
+        self._writer.health({"step": step, **jax.tree.map(_plain, figures)})
+        now = alarms(figures)
+        for what in sorted(now.keys() & self._alarmed.keys() - self._told):  # twice in a row: no chance of one batch
+            self._writer.say(f"health, step {step}: {now[what]}")
+            self._told.add(what)
+        self._alarmed = now
+
+    def after(self, last_step: int, count: int, objectives: np.ndarray) -> None:
+        """Takes the losses of `count` steps, the last of which was number `last_step`, and tells of spikes."""
+        for place, (loss, expected) in self._spikes.found(objectives[:count]):
+            step = last_step - count + place
+            examples = self._job.examples_of(step)
+            event = {"step": step, "loss": loss, "expected": expected, "examples": examples}
+            self._writer.health({"event": "loss_spike", **event})
+            self._writer.say(
+                f"loss spike in step {step}: {loss:.4g}, the median before it {expected:.4g}; examples "
+                f"{', '.join(map(str, examples[:4]))}, ... (all in health.jsonl)"
+            )
+
+    def end(self) -> dict[str, Any] | None:
+        """Returns what the looks have cost; none if there were none."""
+        self._wait()
+        if not self.looks:
+            return None
+        return {"looks": self.looks, "every_steps": self.every, "seconds": self.seconds,
+                "compile_seconds": self.compile_seconds}  # fmt: skip
+
+
+def looks_every(job: Job) -> int:
+    """Returns the number of steps between looks; 0: none, also where a run is too short for one."""
+    config = job.config.health
+    if config.every_steps is not None:
+        return config.every_steps
+    every = math.ceil(LOOK_STEPS / config.share)
+    return every if every < job.total_steps else 0
+
+
+def _plain(figure: float) -> float | None:
+    """A figure as JSON has it: six digits, none for what is not finite."""
+    return float(f"{figure:.6g}") if math.isfinite(figure) else None
+
+
+class Spikes:
+    """Finds losses that rise out of the range of those before them."""
+
+    def __init__(self, factor: float):
+        self._factor = factor
+        self._before: deque[float] = deque(maxlen=_WINDOW)
+        self._was_spike = False
+
+    def found(self, losses: np.ndarray) -> list[tuple[int, tuple[float, float]]]:
+        """Returns (place, (loss, median before it)) of the first loss of each spike.
+
+        A loss is one where it is above the median of the last 100 by more than factor times the range from their 5th
+        to their 95th percentile; the range is widened by a tenth of the median, so that a flat curve raises no alarm.
+        """
+        spikes = []
+        for place, loss in enumerate(losses.tolist()):
+            is_spike = False
+            if len(self._before) >= _ENOUGH and math.isfinite(loss):
+                low, median, high = np.percentile(self._before, (5, 50, 95))
+                is_spike = loss > median + self._factor * (high - low + 0.1 * median)
+                if is_spike and not self._was_spike:
+                    spikes.append((place, (loss, float(median))))
+            self._was_spike = is_spike
+            self._before.append(loss)
+        return spikes

@@ -1,0 +1,215 @@
+"""Checks of a network and its loss before the first step: what it says of images, and what it looks at."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.training.losses import Targets
+from jaxcnn.tuning.findings import Finding
+from jaxcnn.tuning.passes import input_gradient, logits_of, num_logits, shaken, some
+from jaxcnn.tuning.subject import Subject
+
+_MARGIN = 30.0
+_FEW = 16
+
+
+def class_prior(subject: Subject) -> np.ndarray:
+    """Returns the share of each class [K] of the training examples, K being the larger of classes and logits."""
+    size = max(num_logits(subject), len(subject.class_names), int(subject.train.labels.max()) + 1)
+    return np.bincount(subject.train.labels, minlength=size) / len(subject.train)
+
+
+def initial_loss(subject: Subject) -> Finding:
+    """The loss before the first step is that of a network that knows nothing: ln K, or the entropy of the classes.
+
+    Uniform predictions have cross-entropy ln K, whatever the label smoothing; a head whose bias is the logarithm of the
+    class shares (`model.head_init=prior`) has their entropy H, (1 - s) H + s CE(uniform, shares) with smoothing s. A
+    loss far below is not the mean over the batch, or the labels leak; far above, the logits start too large: "verify
+    loss @ init" of Karpathy, A Recipe for Training Neural Networks (2019). Training mode, without augmentation.
+
+    Logits of variance v add about v / 2 nats, so some excess is usual: warn from 2, fail from 5 nats or ln K if that is
+    more. A pretrained network may be below, and above by five times as much: a new head gets features of any scale.
+    """
+    batch = some(subject, 64)
+    logits = logits_of(subject, subject.variables, batch.images)
+    found = float(np.mean(subject.loss(jnp.asarray(logits, jnp.float32), Targets(jnp.asarray(batch.labels)))))
+    classes, prior, smoothing = num_logits(subject), class_prior(subject), subject.label_smoothing
+    uniform, present = math.log(classes), prior[prior > 0]
+    shares = -np.log(np.maximum(prior, 0.5 / len(subject.train)))
+    informed = (1 - smoothing) * entropy(present) + smoothing * float(np.mean(shares))
+    low, above = min(uniform, informed), found - max(uniform, informed)
+    verdict: Any = "pass"
+    advice = ""
+    slack = 5 if subject.pretrained else 1
+    if not math.isfinite(found) or above > slack * max(5.0, uniform):
+        verdict, advice = "fail", _TOO_LARGE
+    elif found < low - max(0.35, 0.15 * low) and not subject.pretrained:
+        verdict, advice = (
+            "fail",
+            (
+                "take the mean of the loss over the examples of the batch once, not in the loss function and again in "
+                "the step; and see whether the labels are part of the images"
+            ),
+        )
+    elif above > 2.0 * slack:
+        verdict, advice = "warn", _TOO_LARGE
+    expected = f"ln {classes} = {uniform:.3f} nats" + (
+        f" or {informed:.3f} (class shares)" if low < uniform - 0.02 else ""
+    )
+    numbers = {"loss": found, "uniform": uniform, "prior": informed, "examples": len(batch)}
+    return Finding(
+        "initial loss", verdict, f"{found:.3f} nats", f"{expected}, at most {2 * slack} more", advice, numbers
+    )
+
+
+_TOO_LARGE = (
+    "the first logits are too large: set model.init to kaiming_fan_out_normal and model.norm to batch or group, or "
+    "model.head_init=zero; in your own code scale the kernels by 1 / sqrt(fan)"
+)
+
+
+def entropy(shares: np.ndarray) -> float:
+    """Returns -sum p ln p in nats, of shares that may be 0."""
+    present = shares[shares > 0]
+    return float(-np.sum(present * np.log(present)))
+
+
+def network_outputs(subject: Subject) -> Finding:
+    """What the network returns are logits, and the loss takes them as such.
+
+    A softmax before a loss that has its own lets the loss not fall below ln(1 + (K - 1) / e), 1.46 for ten classes, and
+    makes gradients small; a ReLU after the last layer cannot say no to a class ("you passed softmaxed outputs to a loss
+    that expects raw logits", Karpathy, 2018). Found by the outputs (beside the starting point, see `shaken`): rows in
+    0..1 that add up to 1; none below 0 with exact zeros. And by the loss: where the logit of one class is 30 and the
+    others 0, being right must cost about nothing and being wrong 30 nats less the smoothing.
+    """
+    batch = some(subject, 64)
+    logits, plain = (logits_of(subject, each, batch.images) for each in (shaken(subject), subject.variables))
+    right, wrong = _costs(subject, logits.shape[-1])
+    smoothing, classes = subject.label_smoothing, logits.shape[-1]
+    spread, wanted = smoothing * _MARGIN * (classes - 1) / classes, (1 - smoothing) * _MARGIN
+    zeros, least = float(np.mean(logits == 0)), float(logits.min())
+    numbers = {"loss_if_right": right, "loss_if_wrong": wrong, "zeros": zeros, "smallest": least}
+    figure = f"logits {least:.2f} to {logits.max():.2f}; loss {right:.3g} if right by 30, {wrong:.3g} if wrong"
+    expected = f"logits of either sign; {spread:.3g} and {spread + wanted:.3g} nats"
+    problem = _output_fault(logits, plain) or _loss_fault(right, wrong, spread, wanted)
+    verdict, advice = problem if problem else ("pass", "")
+    return Finding("outputs and loss", verdict, figure, expected, advice, numbers)
+
+
+def _costs(subject: Subject, classes: int) -> tuple[float, float]:
+    """Mean loss of logits that are right by the margin, and of those that are wrong by it."""
+    labels = np.clip(subject.train.labels[:1024], 0, classes - 1)
+    eye = _MARGIN * np.eye(classes, dtype=np.float32)
+    loss = jax.jit(lambda logits, labels: jnp.mean(subject.loss(logits, Targets(labels))))
+    right, wrong = (float(loss(logits, labels)) for logits in (eye[labels], eye[(labels + 1) % classes]))
+    return right, wrong
+
+
+def _output_fault(logits: np.ndarray, plain: np.ndarray) -> tuple[Any, str] | None:
+    if not (np.isfinite(logits).all() and np.isfinite(plain).all()):
+        return "fail", "outputs are not finite: look at the images (NaN, range) and at model.init, model.norm"
+    if np.allclose(logits.sum(-1), 1, atol=1e-3) and logits.min() >= 0 and logits.max() <= 1:
+        return "fail", "the outputs are probabilities: take the softmax out of the network, the loss has its own"
+    if logits.min() >= 0 and np.mean(logits == 0) > 0.01:
+        return "fail", "the outputs are never below 0: take the activation after the last layer away"
+    if logits.min() >= 0 and logits.max() <= 1:
+        return "fail", "the outputs are all in 0..1: take the sigmoid after the last layer away"
+    return None
+
+
+def _loss_fault(right: float, wrong: float, spread: float, wanted: float) -> tuple[Any, str] | None:
+    """Of a loss that is not cross-entropy less is asked: it must tell right from wrong by a good part of the margin."""
+    gap = wrong - right
+    if gap < 0:
+        return "fail", "the loss is larger for right answers than for wrong ones: its sign is turned"
+    if gap < 0.2 * wanted:
+        return "fail", (
+            "the loss hardly tells right from wrong logits: give it the logits, not their softmax, and take the mean "
+            "over the batch once"
+        )
+    if right > spread + 0.5 or abs(gap - wanted) > 0.25 * wanted:
+        return "warn", "the loss is not cross-entropy with this label smoothing; go on if that is meant"
+    return None
+
+
+def every_pixel_counts(subject: Subject) -> Finding:
+    """A gradient of the outputs reaches every pixel and channel of the input, over some images, in evaluation mode.
+
+    "Use backprop to chart dependencies", Karpathy (2019). Where it does not, a part of the image is ignored: a channel
+    that is not read, a border that a stride leaves out, a network that is dead or whose gradient vanishes. Beside the
+    starting point, see `shaken`; fail below 90 %, warn below 100 %.
+    """
+    batch = some(subject, _FEW)
+    weights = np.random.default_rng(subject.seed).standard_normal((len(batch), num_logits(subject)))
+    reached = np.any(input_gradient(subject, shaken(subject), batch.images, weights) != 0, axis=0)  # [H, W, C]
+    share = float(np.mean(reached))
+    verdict: Any = "pass" if share == 1 else "warn" if share >= 0.9 else "fail"
+    advice = "" if share == 1 else _unreached(reached)
+    numbers = {"share": share, "by_channel": reached.mean((0, 1)).tolist(), "images": len(batch)}
+    return Finding("every pixel counts", verdict, f"{100 * share:.1f} % of the inputs", "100 %", advice, numbers)
+
+
+def _unreached(reached: np.ndarray) -> str:
+    channels = [channel for channel, share in enumerate(reached.mean((0, 1))) if share < 0.5]
+    if len(channels) == reached.shape[-1]:
+        return "hardly any gradient reaches the input: see the check of signal and gradient"
+    if channels:
+        return f"the network does not read channel {channels[0]} (data.channels): look at how the input enters"
+    border = "choose a stride or padding that covers the border, or data.image_size as a multiple of the strides"
+    return f"a part of the image has no effect: {border}"
+
+
+def examples_are_independent(subject: Subject) -> Finding:
+    """What the network says of an image does not depend on the others of the batch, in evaluation mode.
+
+    The gradient of one example's logits with respect to the other inputs is exactly 0 (Karpathy, 2019: "use backprop
+    to chart dependencies"). In training mode batch norm couples examples by design; a network without running
+    statistics must keep them apart there too. Beside the starting point, see `shaken`.
+    """
+    batch = some(subject, _FEW)
+    weights = np.random.default_rng(subject.seed).standard_normal((len(batch), num_logits(subject)))
+    weights[1:] = 0
+    batch_norm = bool(jax.tree.leaves(subject.variables.get("batch_stats", {})))
+    shares = {}
+    for mode in ("evaluation",) if batch_norm else ("evaluation", "training"):
+        gradient = input_gradient(subject, shaken(subject), batch.images, weights, train=mode == "training")
+        sizes = np.abs(gradient).reshape(len(batch), -1).sum(1)  # [N]
+        shares[mode] = float(sizes[1:].sum() / max(sizes.sum(), 1e-300))
+    mixes = max(shares.values()) > 0
+    figure = ", ".join(f"{100 * share:.3g} % of the gradient to others in {mode}" for mode, share in shares.items())
+    advice = (
+        "an operation runs over the batch axis: look for a reshape, transpose, mean or softmax over axis 0, or a norm "
+        "over the wrong axes"
+    )
+    verdict: Any = "fail" if mixes else "pass"
+    return Finding("examples are independent", verdict, figure, "exactly 0", advice if mixes else "", shares)
+
+
+def blank_input(subject: Subject) -> Finding:
+    """What can be reached without looking at images, and whether the network looks: the outputs differ by image.
+
+    A network that sees blank images learns the class shares and no more: a loss of their entropy and the accuracy of
+    the largest class. A run whose validation does not get past these has learnt nothing from images (Karpathy, 2019,
+    "input-independent baseline"). And the logits of different images must differ (beside the starting point, see
+    `shaken`, in training mode): their deviation over images against their size; fail below 0.001, warn below 0.01.
+    """
+    batch = some(subject, 64)
+    logits = logits_of(subject, shaken(subject), batch.images)
+    spread = float(np.sqrt(np.mean(np.var(logits, axis=0))) / max(np.sqrt(np.mean(logits**2)), 1e-30))
+    prior = class_prior(subject)
+    verdict: Any = "pass" if spread >= 0.01 else "warn" if spread >= 0.001 else "fail"
+    figure = f"{entropy(prior):.3f} nats and {100 * prior.max():.1f} % without images; outputs differ by {spread:.2g}"
+    advice = (
+        ""
+        if verdict == "pass"
+        else (
+            "the outputs hardly depend on the image: see the check of signal and gradient (model.norm, model.init, "
+            "model.activation), and whether images are all alike once normalised"
+        )
+    )
+    numbers = {"loss": entropy(prior), "top1": float(prior.max()), "spread": spread}
+    return Finding("blank input", verdict, figure, "outputs differ by 0.01 or more of their size", advice, numbers)
