@@ -235,9 +235,8 @@ def test_leaves_say_from_when_on_they_train() -> None:
     assert list(found.values()) == ["frozen", "from epoch 2", "trains"]
 
 
-def test_health_is_drawn_by_layer_and_spikes_are_told_worst_first(tmp_path: Path) -> None:
-    file = tmp_path / "health.jsonl"
-    assert health_section(file) is None
+def test_health_is_drawn_by_layer_and_spikes_are_told_worst_first() -> None:
+    assert health_section([]) is None
     looks = [
         {"step": step, "seconds": 0.1, "layers": {"a": {"mean": 0.0, "std": 1.0, "dead": 0.0, "saturated": None}},
          "leaves": {"a/kernel": {"grad_norm": 0.1 * step, "weight_norm": 1.0, "update_ratio": 1e-3}}}
@@ -247,13 +246,14 @@ def test_health_is_drawn_by_layer_and_spikes_are_told_worst_first(tmp_path: Path
         {"event": "loss_spike", "step": step, "loss": loss, "expected": 0.4, "examples": list(range(64))}
         for step, loss in ((5, 2.0), (9, 8.0))
     ]
-    file.write_text("\n".join(map(json.dumps, [*looks, *spikes])) + '\n{"step": 4, "half')
-    section = health_section(file)
+    stop = {"event": "nonfinite", "step": 11, "objective": "nan", "grad_norm": "inf", "first": "in <head>"}
+    section = health_section([*looks, *spikes, stop])
     assert section is not None
     outline = Outline(section)
     assert [tag for tag, _ in outline.elements].count("svg") == 3  # nothing is dead, nothing saturated
     assert outline.text.index("98") < outline.text.index("52")  # step 9, loss 8 before step 5, loss 2
     assert "and 52 more" in outline.text
+    assert "the training loss is nan in step 11, first in <head>" in outline.text
 
 
 @pytest.mark.slow
