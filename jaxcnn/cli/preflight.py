@@ -32,6 +32,7 @@ def run(argv: Sequence[str], *, started: float) -> int:
         "--out", metavar="DIR", type=Path, help="where the report goes (default: runs/preflight-NAME-TIME)"
     )
     parser.add_argument("--html", action="store_true", help="the report as one HTML page too")
+    parser.add_argument("--plant", metavar="FAULT", help="plant a known fault first, to see what the checks say of it")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options, rest = parser.parse_known_args(list(argv))
 
@@ -45,7 +46,8 @@ def run(argv: Sequence[str], *, started: float) -> int:
     if config.train.compilation_cache:
         runtime.enable_compilation_cache()
     out = options.out or Path(f"runs/preflight-{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    findings, files = check_run(config, out, html=options.html, say=_silent if options.json else _print)
+    say = _silent if options.json else _print
+    findings, files = check_run(config, out, html=options.html, say=say, plant=options.plant)
     if options.json:
         from jaxcnn.tuning.rendering import as_json
 
@@ -64,7 +66,7 @@ def _silent(text: str) -> None:
 
 
 def check_run(
-    config: TrainConfig, out: Path, *, html: bool, say: Callable[[str], None]
+    config: TrainConfig, out: Path, *, html: bool, say: Callable[[str], None], plant: str | None = None
 ) -> tuple[list[Any], dict[str, str]]:
     """Returns the findings of a config and the files of the report, which are written; says each as it is found.
 
@@ -74,6 +76,7 @@ def check_run(
     from jaxcnn.preview import draw_preview, preview
     from jaxcnn.tuning import rendering
     from jaxcnn.tuning.building import subject_of
+    from jaxcnn.tuning.faults import planted
     from jaxcnn.tuning.preflight import preflight
 
     try:
@@ -81,6 +84,8 @@ def check_run(
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}") from None
     job, subject = subject_of(config)
+    if plant is not None:
+        subject = planted(subject, plant)
     findings = []
     for found in preflight(subject, job):
         findings.append(found)

@@ -42,7 +42,7 @@ def _options() -> argparse.ArgumentParser:
     group.add_argument(
         "--find-lr",
         action="store_true",
-        help="sweep the learning rate first and train with the suggested optim.peak_lr, which the run's config then has",
+        help="sweep the learning rate first and train with the suggested optim.peak_lr: it is in the run's config",
     )
     group.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps with jax.profiler into RUN/profile")
     group.add_argument(

@@ -63,7 +63,7 @@ def find_lr(
     phases = job.phases_of(job.config, job.start, exponential(first, low, high, num_steps))
     if str(jax.tree.structure(state)) != str(jax.tree.structure(job.state_shapes(phase))):
         state = job.phases[phase].go_on(state)
-    feed = _own_feed(job.feed, first + num_steps, min(_STEPS_A_DISPATCH, num_steps))
+    feed = own_feed(job.feed, first + num_steps, min(_STEPS_A_DISPATCH, num_steps))
     sweep = dataclasses.replace(job, phases=phases, feed=feed)
     try:
         losses = _swept(sweep, jax.tree.map(jnp.copy, state), phase, num_steps)
@@ -97,8 +97,15 @@ def _range(optimizer: str, rate_min: float | None, rate_max: float | None, num_s
     return low, high
 
 
-def _own_feed(feed: Any, end: int, rows: int) -> Any:
-    """The same batches with a stream of its own, as long as the sweep: that of the run stays where it is."""
+def own_feed(feed: Any, end: int, max_steps: int | None = None) -> Any:
+    """Returns a feed of the same batches with a stream of its own: that of the run stays where it is.
+
+    Args:
+      feed: of a job.
+      end: the step after its last; it may be beyond the end of the run, for data are passed over again and again.
+      max_steps: most steps of a dispatch; none: as the feed has it.
+    """
+    rows = feed.max_steps if max_steps is None else max_steps
     if isinstance(feed, HostFeed):
         return dataclasses.replace(feed, total_steps=end, max_steps=rows, _stream=None, _next=-1)
     return dataclasses.replace(feed, max_steps=rows)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jaxcnn.errors import InputError
 from jaxcnn.job import Job
-from jaxcnn.tuning import cost_checks, data_checks, network_checks, signal_checks, training_checks
+from jaxcnn.tuning import augment_checks, cost_checks, data_checks, network_checks, signal_checks, training_checks
 from jaxcnn.tuning.findings import Finding
 from jaxcnn.tuning.subject import Subject
 
@@ -17,7 +17,7 @@ CHECKS: tuple[Callable[[Subject], Finding], ...] = (
     data_checks.labels_in_range,
     data_checks.channel_statistics,
     data_checks.split_overlap,
-    data_checks.augmentation_keeps_content,
+    augment_checks.augmentation_keeps_content,
     network_checks.initial_loss,
     network_checks.network_outputs,
     network_checks.every_pixel_counts,

@@ -20,16 +20,18 @@ _TEXT_IN, _SIDE_IN, _WIDE = 8.4, 4.4, 122  # of the list, of the plots, and char
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """Returns the findings for a terminal: verdict, check, figure and expectation; advice below what is not well."""
+    """Returns the findings for a terminal: a line each, as `as_line`, then how many ended with each verdict."""
     width = max((len(one.check) for one in findings), default=0)
-    figures = max((len(one.figure) for one in findings if len(one.figure) <= 48), default=0)
-    rows = []
-    for one in findings:
-        expected = f"   expected {one.expected}" if one.expected else ""
-        rows.append(f"{one.verdict:4s}  {one.check:{width}s}  {one.figure:{figures}s}{expected}".rstrip())
-        if one.advice and one.verdict in ("warn", "fail"):
-            rows += textwrap.wrap(one.advice, 100, initial_indent="      -> ", subsequent_indent="         ")
-    return "\n".join([*rows, told(findings)])
+    return "\n".join([*(as_line(one, width) for one in findings), told(findings)])
+
+
+def as_line(one: Finding, width: int = 32) -> str:
+    """Returns a finding for a terminal: verdict, check (in `width` letters), figure, expectation; then its advice."""
+    expected = f"   expected {one.expected}" if one.expected else ""
+    rows = [f"{one.verdict:4s}  {one.check:{width}s}  {one.figure}{expected}".rstrip()]
+    if one.advice and one.verdict in ("warn", "fail"):
+        rows += textwrap.wrap(one.advice, 100, initial_indent="      -> ", subsequent_indent="         ")
+    return "\n".join(rows)
 
 
 def told(findings: Sequence[Finding]) -> str:
