@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxcnn.page import Markup, element, folded, joined, page, table
 from jaxcnn.tuning.findings import Finding
-from jaxcnn.tuning.rendering import as_json, as_text, draw, draw_curves, told, write_html
+from jaxcnn.tuning.rendering import as_json, as_line, as_text, draw, draw_curves, told, write_html
 from tests.pages import Outline
 
 RATES = np.geomspace(1e-5, 10, 50).tolist()
@@ -38,12 +38,13 @@ def test_text_is_escaped_wherever_it_stands() -> None:
     assert element("b", Markup("<i>x</i>"), None, hidden=True, id=None) == "<b hidden><i>x</i></b>"
 
 
-def test_the_text_has_the_verdict_first_and_columns_below_each_other() -> None:
+def test_the_text_has_the_verdict_first_and_checks_and_figures_below_each_other() -> None:
     lines = as_text(FINDINGS).splitlines()
     heads = [line for line in lines[:-1] if not line.startswith(" ")]
     assert [line.split()[0] for line in heads] == [one.verdict for one in FINDINGS]
     assert len({line.index(one.figure) for line, one in zip(heads, FINDINGS, strict=True)}) == 1
-    assert len({line.index("expected") for line in heads}) == 1
+    assert all(line.endswith(f"expected {one.expected}") for line, one in zip(heads, FINDINGS, strict=True))
+    assert [as_line(one, len("overfitting")).splitlines()[0] for one in FINDINGS] == heads
     assert lines[-1] == "4 pass, 1 warn, 1 fail, 1 skip"
     assert all(len(line) < 120 for line in lines)
 

@@ -156,7 +156,7 @@ def test_large_images_are_reduced_and_small_ones_kept() -> None:
     section = Outline(worst_section([one(image) for image in images], ["dog"]))
     sizes = [Image.open(io.BytesIO(png)).size for png in section.images]
     assert sizes == [(96, 192), (30, 20)]
-    assert "right, with 40.0 %" in section.text
+    assert "right, with 40.0\N{NO-BREAK SPACE}%" in section.text
 
 
 def test_many_classes_are_a_map_and_their_worst_pairs() -> None:

@@ -26,10 +26,8 @@ def health_section(lines: Sequence[Mapping[str, Any]]) -> Markup | None:
     if not lines:
         return None
     looks = [line for line in lines if "event" not in line]
-    stops = [told(line) for line in lines if line.get("event") == "nonfinite"]
-    notes = [
-        element("p", f"Stopped: {stop}. Do the step again with jaxcnn replay.", class_="note fail") for stop in stops
-    ]
+    stops = [told(dict(line)) for line in lines if line.get("event") == "nonfinite"]
+    notes = [element("p", f"Stopped: {stop}; jaxcnn replay does the step again.", class_="note fail") for stop in stops]
     maps = [drawn for group, name, title, is_log in _MAPS if (drawn := _map(looks, group, name, title, is_log))]
     return element("section", element("h2", "Health of the layers"), *notes, *maps, _spikes(lines))
 
