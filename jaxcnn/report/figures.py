@@ -157,7 +157,9 @@ def _caption(one: WorstImage, class_names: Sequence[str]) -> Markup:
     label, taken = class_names[one.label], class_names[one.predicted]
     right = one.label == one.predicted
     found = (
-        f"right, with {100 * one.probability:.1f} %" if right else f"taken for {taken}, {100 * one.probability:.1f} %"
+        f"right, with {100 * one.probability:.1f}{_PERCENT}"
+        if right
+        else f"taken for {taken}, {100 * one.probability:.1f}{_PERCENT}"
     )
     rest = "" if right else f"own class {100 * one.label_probability:.2g}{_PERCENT}, "
     more = element("span", f"{rest}loss {one.loss:.2f}, example {one.place}", class_="soft")
