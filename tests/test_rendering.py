@@ -20,7 +20,7 @@ FINDINGS = [
     Finding("statistics", "fail", "mean 3.1", "0 within 0.1", "set data.mean <1> & divide by 255 " * 8),
     Finding("dropout", "skip", "no dropout", "below 75 %", "never shown in text"),
     Finding("signal", "warn", "falls 340 times $x^{2$", "at most 100 times", "set model.norm=batch",
-            curves={"depth": [0, 1, 2], "signal": [1, 0.5, 0.1], "gradient": [1e-3, 1e-2, 1e-1]}),
+            curves={"depth": [0, 1, 2], "signal": [1, 0.5, 0.1], "gradient": [1e-3, 1e-2, 1e-1], "dead": [0, 0, 0]}),
     Finding("range test", "pass", "0.31", "near peak_lr", numbers={"suggestion": np.float32(0.31), "bad": float("nan")},
             curves={"rate": RATES, "loss": [*SMOOTHED, float("nan")], "smoothed": SMOOTHED}, seconds=3.2),
     Finding("overfitting", "pass", "0.001", "0.05", curves={"step": [0, 10, 20], "loss": [2.3, 0.1, 0.001]}),
@@ -94,6 +94,7 @@ def test_curves_are_drawn_over_what_they_are_of() -> None:
     assert axes.get_xlabel() == "layer"
     assert axes.get_yscale() == "log"
     np.testing.assert_allclose(lines["gradient"].get_ydata(), [1e-3, 1e-2, 1e-1])
+    assert "dead" not in lines  # which is nowhere above 0
     axes, lines = drawn(4)
     assert axes.get_xscale() == "log"
     np.testing.assert_allclose(lines["smoothed"].get_xdata(), RATES[: len(SMOOTHED)])
