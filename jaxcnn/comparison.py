@@ -54,7 +54,7 @@ def read_run(path: str | Path, name: str | None = None) -> RunRecord:
     """
     folder = RunFolder(path)
     config, lines, result = folder.config, folder.metrics(), folder.result()
-    failed = _not_finite(folder.path)
+    failed = any(event.get("event") == "nonfinite" for event in folder.health())
     if not lines:
         why = "its loss was not finite before the first evaluation" if failed else "metrics.jsonl has no line"
         raise InputError(f"{folder.path} has no curves yet: {why}")
@@ -153,9 +153,3 @@ def _seconds(figures: dict[str, Any]) -> str:
     return (
         "unfinished" if not figures["finished"] else "-" if figures["seconds"] is None else f"{figures['seconds']:.0f}"
     )
-
-
-def _not_finite(path: Path) -> bool:
-    """Whether health.jsonl tells of a step that was not finite."""
-    file = path / "health.jsonl"
-    return file.is_file() and any('"event": "nonfinite"' in line for line in file.read_text().splitlines())

@@ -230,7 +230,10 @@ def _plateau(curves: _Curves) -> Diagnosis | None:
         advice = "check labels, model.init, model.norm and freeze, then try another optim.peak_lr"
     else:
         where = f"train top-1 {100 * curves.late_train:.1f} %"
-        advice = "let the rate fall (schedule.name=cosine), try another optim.peak_lr, or a larger model.width"
+        advice = (
+            "let the rate fall (schedule.name=cosine), try another optim.peak_lr, less optim.weight_decay, or a larger "
+            "model.width"
+        )
     return Diagnosis(
         "plateau",
         f"plateau: no progress over the last {curves.third} evaluations, with a rate of {rate:.3g}: train loss "

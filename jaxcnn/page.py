@@ -116,7 +116,7 @@ tbody tr + tr td { border-top: 1px solid var(--line); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 0.8rem; }
 svg.plot, img.plot { max-width: 100%; width: 100%; height: auto; display: block; }
 figure { margin: 0; } figcaption { font-size: 0.82rem; }
-.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.2rem, 1fr)); gap: 0.8rem; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.3rem, 1fr)); gap: 0.8rem; }
 .images img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--card); }
 .images .small { image-rendering: pixelated; }
 .images figcaption { overflow-wrap: anywhere; line-height: 1.35; color: var(--text); }

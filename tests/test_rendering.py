@@ -1,6 +1,5 @@
 """Findings of the checks before a run as text, JSON, PNG and page."""
 
-import html.parser
 import json
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from PIL import Image
 
 from jaxcnn.page import Markup, element, folded, joined, page, table
 from jaxcnn.tuning.findings import Finding
-from jaxcnn.tuning.rendering import as_json, as_text, draw, draw_curves, told, write_html
+from jaxcnn.tuning.rendering import as_json, as_line, as_text, draw, draw_curves, told, write_html
+from tests.pages import Outline
 
 RATES = np.geomspace(1e-5, 10, 50).tolist()
 SMOOTHED = [2.3] * 20 + np.linspace(2.3, 0.5, 20).tolist() + [1.0, 50.0, 1e6]  # ends before the rates do
@@ -20,47 +20,12 @@ FINDINGS = [
     Finding("statistics", "fail", "mean 3.1", "0 within 0.1", "set data.mean <1> & divide by 255 " * 8),
     Finding("dropout", "skip", "no dropout", "below 75 %", "never shown in text"),
     Finding("signal", "warn", "falls 340 times $x^{2$", "at most 100 times", "set model.norm=batch",
-            curves={"depth": [0, 1, 2], "signal": [1, 0.5, 0.1], "gradient": [1e-3, 1e-2, 1e-1]}),
+            curves={"depth": [0, 1, 2], "signal": [1, 0.5, 0.1], "gradient": [1e-3, 1e-2, 1e-1], "dead": [0, 0, 0]}),
     Finding("range test", "pass", "0.31", "near peak_lr", numbers={"suggestion": np.float32(0.31), "bad": float("nan")},
             curves={"rate": RATES, "loss": [*SMOOTHED, float("nan")], "smoothed": SMOOTHED}, seconds=3.2),
     Finding("overfitting", "pass", "0.001", "0.05", curves={"step": [0, 10, 20], "loss": [2.3, 0.1, 0.001]}),
     Finding("shuffled", "pass", "0.3 against 2.3", "lower", curves={"real": [2.3, 0.3], "shuffled": [2.3, 2.3, 2.2]}),
 ]  # fmt: skip
-
-
-class Outline(html.parser.HTMLParser):
-    """The elements and the text of a page; fails where they are not nested."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in ("img", "br", "meta"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-
-def needs_nothing_else(outline: Outline) -> bool:
-    """Whether a page refers to nothing outside of itself, and runs nothing."""
-    links = [value for _, attributes in outline.elements for key, value in attributes.items()
-             if key in ("src", "href", "xlink:href")]  # fmt: skip
-    inside = all(link.startswith(("data:", "#")) for link in links)
-    return inside and not any(tag in ("script", "link", "iframe", "object") for tag, _ in outline.elements)
 
 
 def test_text_is_escaped_wherever_it_stands() -> None:
@@ -73,12 +38,13 @@ def test_text_is_escaped_wherever_it_stands() -> None:
     assert element("b", Markup("<i>x</i>"), None, hidden=True, id=None) == "<b hidden><i>x</i></b>"
 
 
-def test_the_text_has_the_verdict_first_and_columns_below_each_other() -> None:
+def test_the_text_has_the_verdict_first_and_checks_and_figures_below_each_other() -> None:
     lines = as_text(FINDINGS).splitlines()
     heads = [line for line in lines[:-1] if not line.startswith(" ")]
     assert [line.split()[0] for line in heads] == [one.verdict for one in FINDINGS]
     assert len({line.index(one.figure) for line, one in zip(heads, FINDINGS, strict=True)}) == 1
-    assert len({line.index("expected") for line in heads}) == 1
+    assert all(line.endswith(f"expected {one.expected}") for line, one in zip(heads, FINDINGS, strict=True))
+    assert [as_line(one, len("overfitting")).splitlines()[0] for one in FINDINGS] == heads
     assert lines[-1] == "4 pass, 1 warn, 1 fail, 1 skip"
     assert all(len(line) < 120 for line in lines)
 
@@ -128,6 +94,7 @@ def test_curves_are_drawn_over_what_they_are_of() -> None:
     assert axes.get_xlabel() == "layer"
     assert axes.get_yscale() == "log"
     np.testing.assert_allclose(lines["gradient"].get_ydata(), [1e-3, 1e-2, 1e-1])
+    assert "dead" not in lines  # which is nowhere above 0
     axes, lines = drawn(4)
     assert axes.get_xscale() == "log"
     np.testing.assert_allclose(lines["smoothed"].get_xdata(), RATES[: len(SMOOTHED)])
@@ -144,10 +111,10 @@ def test_the_page_has_every_check_its_curves_and_the_sheet(tmp_path: Path) -> No
     draw(FINDINGS[:1], tmp_path / "sheet.png", "sheet")
     write_html(FINDINGS, tmp_path / "p.html", "a <b> run", {"augmented <samples>": tmp_path / "sheet.png"})
     outline = Outline((tmp_path / "p.html").read_text())
-    assert needs_nothing_else(outline)
+    assert outline.needs_nothing_else
     for one in FINDINGS:
         assert one.figure in outline.text
         assert one.advice in outline.text
     assert "augmented <samples>" in outline.text
     assert [tag for tag, _ in outline.elements].count("svg") == 4
-    assert [tag for tag, attributes in outline.elements if attributes.get("src", "").startswith("data:image/png")]
+    assert outline.images == [(tmp_path / "sheet.png").read_bytes()]

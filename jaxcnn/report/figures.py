@@ -14,6 +14,7 @@ from jaxcnn.report.measuring import WorstImage
 
 _MOST_CELLS = 20  # classes up to which the confusion matrix is a table
 _MOST_PAIRS = 12
+_PERCENT = "\N{NO-BREAK SPACE}%"
 _THUMBNAIL_PX = 192  # longest side of an embedded image
 
 
@@ -155,10 +156,9 @@ def worst_section(worst: Sequence[WorstImage], class_names: Sequence[str]) -> Ma
 def _caption(one: WorstImage, class_names: Sequence[str]) -> Markup:
     label, taken = class_names[one.label], class_names[one.predicted]
     right = one.label == one.predicted
-    found = (
-        f"right, with {100 * one.probability:.1f} %" if right else f"taken for {taken}, {100 * one.probability:.1f} %"
-    )
-    rest = "" if right else f"own class {100 * one.label_probability:.2g} %, "
+    share = f"{100 * one.probability:.1f}{_PERCENT}"
+    found = f"right, with {share}" if right else f"taken for {taken}, {share}"
+    rest = "" if right else f"own class {100 * one.label_probability:.2g}{_PERCENT}, "
     more = element("span", f"{rest}loss {one.loss:.2f}, example {one.place}", class_="soft")
     said = element("span", found, class_=None if right else "wrong")
     return element("figcaption", element("b", label), element("br"), said, element("br"), more)

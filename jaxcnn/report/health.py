@@ -1,13 +1,12 @@
 """Health of the layers over a run, of health.jsonl, as heat maps; and the steps whose loss was out of line."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxcnn.curves import as_svg
+from jaxcnn.nonfinite import told
 from jaxcnn.page import Markup, element, joined, table
 
 _MOST_COLUMNS = 200  # looks that a map shows; of more, evenly chosen ones
@@ -22,26 +21,15 @@ _MAPS = (
 )
 
 
-def read_health(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Returns (looks at the layers, events) of health.jsonl; none of both where there is no such file."""
-    looks: list[dict[str, Any]] = []
-    events: list[dict[str, Any]] = []
-    for text in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            break  # half-written
-        (events if "event" in line else looks).append(line)
-    return looks, events
-
-
-def health_section(path: Path) -> Markup | None:
-    """Returns the section of a report on health.jsonl; none where it says nothing."""
-    looks, events = read_health(path)
-    if not looks and not events:
+def health_section(lines: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """Returns the section of a report on the lines of health.jsonl; none where there are none."""
+    if not lines:
         return None
+    looks = [line for line in lines if "event" not in line]
+    stops = [told(dict(line)) for line in lines if line.get("event") == "nonfinite"]
+    notes = [element("p", f"Stopped: {stop}; jaxcnn replay does the step again.", class_="note fail") for stop in stops]
     maps = [drawn for group, name, title, is_log in _MAPS if (drawn := _map(looks, group, name, title, is_log))]
-    return element("section", element("h2", "Health of the layers"), *maps, _spikes(events))
+    return element("section", element("h2", "Health of the layers"), *notes, *maps, _spikes(lines))
 
 
 def _map(looks: Sequence[Mapping[str, Any]], group: str, name: str, title: str, is_log: bool) -> Markup | None:
@@ -83,7 +71,7 @@ def _draw(axes: Any, values: np.ndarray, paths: Sequence[str], steps: Sequence[i
 
 def _spikes(events: Sequence[Mapping[str, Any]]) -> Markup | None:
     """A table of the steps whose loss rose out of line, the highest above what was expected first."""
-    spikes = [event for event in events if event["event"] == "loss_spike"]
+    spikes = [event for event in events if event.get("event") == "loss_spike"]
     if not spikes:
         return None
     worst = sorted(spikes, key=lambda event: event["expected"] - event["loss"])[:_MOST_SPIKES]

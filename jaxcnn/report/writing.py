@@ -40,7 +40,7 @@ def write_report(folder: RunFolder, record: RunRecord, measured: Measured | None
         if note:
             sections.append(element("p", note, class_="note warn"))
     network = build_network(config, folder.preprocessing, folder.class_names)
-    health = health_section(folder.path / "health.jsonl")
+    health = health_section(folder.health())
     sections += [] if health is None else [health]
     sections += [
         config_section(config),

@@ -106,41 +106,53 @@ def _lines(one: Finding) -> list[tuple[str, str]]:
 
 
 def draw_curves(one: Finding, axes: Any) -> None:
-    """Draws the curves of a finding: those of the range test, of the signal by depth, of losses by step; or any.
+    """Draws the curves of a finding: those of the range test, of figures by layer, of losses by step; or any.
 
     Of others the first is the abscissa if it rises all along and all are as long, else each is drawn over its places.
     """
     curves = {name: np.asarray(values, np.float64) for name, values in one.curves.items()}
-    axes.set_title(one.check, fontsize=9, parse_math=False, color=COLOURS[one.verdict], weight="bold")
-    across: str | None = next((name for name in ("rate", "depth", "step") if name in curves), None)
-    first = next(iter(curves.values()), np.zeros(0))
-    if across is None and len(curves) > 1 and {len(values) for values in curves.values()} == {len(first)}:
-        across = next(iter(curves)) if np.all(np.diff(first) > 0) else None
+    by_layer = "depth" in curves or "signal" in curves
+    across = _abscissa(curves)
     drawn = {name: values for name, values in curves.items() if name != across}
-    for place, (name, values) in enumerate(drawn.items()):
+    if by_layer:  # on a logarithmic axis, where a share of 0 has no place
+        drawn = {name: np.where(values > 0, values, np.nan) for name, values in drawn.items() if np.any(values > 0)}
+    colours = iter(_PLOT_COLOURS * len(drawn))
+    for name, values in drawn.items():
         at = curves[across][: len(values)] if across else np.arange(len(values))
         faint = name == "loss" and "smoothed" in curves
-        style = (
-            {"color": "#bbbbbb", "linewidth": 0.8} if faint else {"color": _PLOT_COLOURS[place % len(_PLOT_COLOURS)]}
-        )
+        style = {"color": "#bbbbbb", "linewidth": 0.8} if faint else {"color": next(colours)}
         axes.plot(at, values[: len(at)], label=name.replace("_", " "), marker="." if len(at) <= 30 else None, **style)
     if across == "rate":
         axes.set_xscale("log")
         _mark_rates(one, axes)
         _cut_above(curves.get("smoothed", curves.get("loss")), axes)
-    shown = np.concatenate([values[np.isfinite(values)] for values in drawn.values()] or [np.zeros(0)])
-    wide = shown.size and shown.min() > 0 and shown.max() > 30 * shown.min()
-    if across != "rate" and (across == "depth" or wide) and shown.size and shown.min() > 0:
+    elif by_layer or _is_wide(drawn):
         axes.set_yscale("log")
-    axes.set_xlabel({"rate": "learning rate", "depth": "layer"}.get(across or "", across or ""), fontsize=8)
+    axes.set_title(one.check, fontsize=9, parse_math=False, color=COLOURS[one.verdict], weight="bold")
+    axes.set_xlabel("layer" if by_layer else "learning rate" if across == "rate" else across or "", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25)
     if len(drawn) > 1 or across == "rate":
-        legend = axes.legend(fontsize=7, frameon=False)
-        for text in legend.get_texts():
+        for text in axes.legend(fontsize=7, frameon=False).get_texts():
             text.set_parse_math(False)
     else:
         axes.set_ylabel(next(iter(drawn), "").replace("_", " "), fontsize=8)
+
+
+def _abscissa(curves: Mapping[str, np.ndarray]) -> str | None:
+    """The curve that the others are drawn over; none: their places."""
+    first, values = next(iter(curves.items()), ("", np.zeros(0)))
+    for name in ("rate", "depth", "step"):
+        if name in curves:
+            return name
+    alike = {len(other) for other in curves.values()} == {len(values)}
+    return first if len(curves) > 1 and alike and np.all(np.diff(values) > 0) else None
+
+
+def _is_wide(curves: Mapping[str, np.ndarray]) -> bool:
+    """Whether curves are positive and span so much that their low parts need a logarithmic axis."""
+    shown = np.concatenate([values[np.isfinite(values)] for values in curves.values()] or [np.zeros(0)])
+    return bool(shown.size and shown.min() > 0 and shown.max() > 30 * shown.min())
 
 
 _PLOT_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377")
@@ -148,12 +160,11 @@ _PLOT_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#aa3377")
 
 def _mark_rates(one: Finding, axes: Any) -> None:
     """Vertical lines at the rates that the finding names."""
-    for name, colour in (("suggestion", "#aa3377"), ("peak_lr", "#228833")):
+    for name, colour in (("suggestion", "#aa3377"), ("planned", "#228833")):
         rate = one.numbers.get(name)
         if isinstance(rate, numbers.Real) and float(rate) > 0:
-            axes.axvline(
-                float(rate), color=colour, linewidth=1, linestyle="--", label=f"{name.replace('_', ' ')} {rate:.2g}"
-            )
+            label = f"{name.replace('_', ' ')} {float(rate):.2g}"
+            axes.axvline(float(rate), color=colour, linewidth=1, linestyle="--", label=label)
 
 
 def _cut_above(values: np.ndarray | None, axes: Any) -> None:
