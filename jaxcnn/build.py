@@ -21,9 +21,8 @@ from jaxcnn.data.source import Splits
 from jaxcnn.data.sources import open_splits
 from jaxcnn.data.split_expressions import data_set_name
 from jaxcnn.errors import InputError
-from jaxcnn.evaluation import Measured
 from jaxcnn.feature_cache.points import point_of
-from jaxcnn.feature_cache.reading import cached_features
+from jaxcnn.feature_cache.reading import Reading, cached_features
 from jaxcnn.inputs import Inputs, batches_of, feed_of, read_inputs
 from jaxcnn.job import Job, steps_of
 from jaxcnn.models.registry import describe
@@ -137,21 +136,11 @@ def _assemble(
     def initial_state() -> TrainState:
         return meshes.replicate(mesh, phases[0].begin(variables()))
 
-    measured: Measured = network
-    if point is None:
-        feed = feed_of(config, inputs, network, mesh, total_steps)
-        splits = {name: batches_of(split, network, mesh) for name, split in inputs.others.items()}
-        clean = None if inputs.clean is None else batches_of(inputs.clean, network, mesh)
-    else:
-        begun = run is not None and has_checkpoint(run)
-        # What is before the point is the same in every checkpoint; "best" is any that is whole.
-        held = load_variables(run, "best")[0] if run is not None and begun else variables()
-        cached = cached_features(config, inputs, network, held, point, mesh, total_steps)
-        feed, splits, clean, measured = cached.feed, cached.splits, cached.clean, cached.network
+    read = _reading(config, network, mesh, inputs, point, run, variables, total_steps)
 
     @functools.cache
     def no_sums() -> dict[str, np.ndarray]:
-        images = jax.ShapeDtypeStruct((size, *feed.image_shape), feed.image_dtype)
+        images = jax.ShapeDtypeStruct((size, *read.feed.image_shape), read.feed.image_dtype)
         return zero_sums(
             phases[0].step, phases[0].state_shapes(network), images, jax.ShapeDtypeStruct((size,), jnp.int32)
         )
@@ -160,11 +149,11 @@ def _assemble(
         config=config,
         network=network,
         mesh=mesh,
-        feed=feed,
-        measured=measured,
+        feed=read.feed,
+        measured=read.network,
         start=point,
-        splits=splits,
-        clean=clean,
+        splits=read.splits,
+        clean=read.clean,
         inputs=inputs,
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
@@ -174,6 +163,28 @@ def _assemble(
         initial_state=initial_state,
         zero_sums=lambda: meshes.replicate(mesh, no_sums()),  # new buffers each time: they are donated
     )
+
+
+def _reading(
+    config: TrainConfig,
+    network: Network,
+    mesh: Mesh,
+    inputs: Inputs,
+    point: str | None,
+    run: RunFolder | None,
+    variables: Callable[[], dict[str, Any]],
+    total_steps: int,
+) -> Reading:
+    """What the run reads: images or, of a point, features; those that are not kept yet are computed."""
+    if point is None:
+        feed = feed_of(config, inputs, network, mesh, total_steps)
+        splits = {name: batches_of(split, network, mesh) for name, split in inputs.others.items()}
+        clean = None if inputs.clean is None else batches_of(inputs.clean, network, mesh)
+        return Reading(network, feed, splits, clean)
+    begun = run is not None and has_checkpoint(run)
+    # What is before the point is the same in every checkpoint; "best" is any that is whole.
+    held = load_variables(run, "best")[0] if run is not None and begun else variables()
+    return cached_features(config, inputs, network, held, point, mesh, total_steps)
 
 
 def _check_steps(phases: tuple[Phase, ...], steps_per_epoch: float, total_steps: int) -> None:

@@ -24,7 +24,7 @@ from jaxcnn.config import (
 )
 from jaxcnn.data.source import ArrayRecords, Source, Splits
 from jaxcnn.feature_cache.extraction import Extraction
-from jaxcnn.feature_cache.reading import CachedFeatures, cached_features
+from jaxcnn.feature_cache.reading import Reading, cached_features
 from jaxcnn.inputs import Inputs, read_inputs
 from jaxcnn.network import Network, build_network
 from jaxcnn.start import initial_variables
@@ -70,7 +70,7 @@ class Taken:
     def extraction(self, point: str = "pooled") -> Extraction:
         return Extraction(self.config, self.inputs, self.network, self.variables, point, meshes.make_mesh(1))
 
-    def cached(self, point: str = "pooled", devices: int = 1) -> CachedFeatures:
+    def cached(self, point: str = "pooled", devices: int = 1) -> Reading:
         mesh = meshes.make_mesh(devices)
         return cached_features(self.config, self.inputs, self.network, self.variables, point, mesh, 20)
 

@@ -36,8 +36,8 @@ def _options() -> argparse.ArgumentParser:
         nargs="?",
         const="stop",
         choices=("stop", "tell"),
-        help="check data, network, loss and learning rate first (RUN-preflight/ has the report); stop: if a check fails "
-        "there is no run; tell: train all the same",
+        help="check data, network, loss and learning rate first; RUN-preflight/ has the report; stop (the default): "
+        "if a check fails there is no run; tell: there is",
     )
     group.add_argument(
         "--find-lr",

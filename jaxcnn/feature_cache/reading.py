@@ -16,6 +16,7 @@ from jaxcnn.data.feed import Batches, Feed, MappedFeed, ResidentFeed
 from jaxcnn.data.loader import Arrays
 from jaxcnn.data.order import ViewOrder
 from jaxcnn.data.source import Source
+from jaxcnn.evaluation import Measured
 from jaxcnn.feature_cache.extraction import Extraction
 from jaxcnn.inputs import Inputs, batches_over_data, replicated, training_order
 from jaxcnn.models.classifier import Classifier
@@ -46,17 +47,17 @@ class FeatureNetwork:
 
 
 @dataclass(frozen=True)
-class CachedFeatures:
-    """All that a run reads once the frozen part has been computed.
+class Reading:
+    """All that a run reads: images, or features once the frozen part has been computed.
 
     Attributes:
-      network: goes on from the features.
+      network: what is measured: the whole network, or what goes on from the features.
       feed: what training reads.
       splits: the splits to measure on, by name.
       clean: the training examples that are measured beside them; none: of these there are augmented views only.
     """
 
-    network: FeatureNetwork
+    network: Measured
     feed: Feed
     splits: dict[str, Batches]
     clean: Batches | None
@@ -70,7 +71,7 @@ def cached_features(
     point: str,
     mesh: Mesh,
     total_steps: int,
-) -> CachedFeatures:
+) -> Reading:
     """Returns what a run on kept features reads; those that are not on disk yet are computed, which may take minutes.
 
     They lie on the device if all of them fit data.resident_limit_gib; else the host gathers them from the disk.
@@ -100,7 +101,7 @@ def cached_features(
         part = Arrays(np.asarray(views[0][inputs.part]), inputs.labels[inputs.part])
         clean = meshes.replicate(mesh, part) if resident else part
     feed = _feed(config, inputs, views, mesh, total_steps, resident)
-    return CachedFeatures(FeatureNetwork(network.model.clone(start=point), network.class_names), feed, splits, clean)
+    return Reading(FeatureNetwork(network.model.clone(start=point), network.class_names), feed, splits, clean)
 
 
 def _feed(

@@ -65,8 +65,6 @@ class Subject:
       pretrained: whether the variables are trained ones, and mean and std those that they came with.
       label_smoothing: of the loss, which says what the first loss should be.
       seed: of all that is drawn.
-      num_train: examples of the whole training split, of which `train` is a sample; none: `train` is all of it.
-      reference_model: the same network computing in float32; none: `model` does, or there is no such.
       reference_model: the same network computing in float32; none: `model` does, or there is no such.
       num_train: examples of the whole training split, of which `train` is a sample; none: `train` is all of it.
     """
@@ -88,8 +86,6 @@ class Subject:
     pretrained: bool = False
     label_smoothing: float = 0.0
     seed: int = 0
-    num_train: int | None = None
-    reference_model: nn.Module | None = None
     reference_model: nn.Module | None = None
     num_train: int | None = None
 
