@@ -12,6 +12,7 @@ validate on; `clean` is on 200 training images. Besides, what is not the default
     rate-too-high-10, -5    1,000 images, width 4 and 8, 14 epochs, optim.peak_lr=10 and 5, no average
     rate-too-high-constant  1,000 images, width 2, 25 epochs, optim.peak_lr=2, schedule.name=constant
     diverged-no-norm        1,000 images, width 4, 10 epochs, model.norm=none, optim.peak_lr=1, 4 epochs of warm-up
+    diverged-high-rate      600 images, width 4, batches of 60, 12 epochs, no norm, optim.peak_lr=30, 10 of warm-up
     plateau-sigmoid         1,000 images, width 4, 12 epochs, no norm, sigmoid, optim.peak_lr=0.1, constant
     plateau-learnt          1,000 images, width 2, 16 epochs, optim.peak_lr=0.5, constant, optim.weight_decay=0.03
 """
