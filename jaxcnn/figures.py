@@ -12,6 +12,7 @@ from jaxcnn.evaluation import evaluate
 from jaxcnn.gap_measurement import measure_gap
 from jaxcnn.job import Job
 from jaxcnn.runtime import environment
+from jaxcnn.training.metrics import Sums, divide
 from jaxcnn.training.state import TrainState
 
 
@@ -35,6 +36,28 @@ class Figures:
         confusion = {name: found.pop("confusion") for name, found in figures.items()}
         self.confusion = {name: matrix for name, matrix in confusion.items() if name in job.splits}
         return figures
+
+    def line(
+        self, step: int, epoch: float, sums: Sums, measured: dict[str, Any], timing: dict[str, float]
+    ) -> dict[str, Any]:
+        """Returns a line of metrics.jsonl.
+
+        Args:
+          step: that was the last.
+          epoch: that is complete with it.
+          sums: of the training steps since the line before.
+          measured: of `measure`.
+          timing: of the same steps.
+        """
+        return {
+            "step": step,
+            "epoch": epoch,
+            "train": _short(divide(sums)),
+            **{name: _short(found) for name, found in measured.items()},
+            "learning_rate": float(self._job.schedule(step - 1)),
+            "grad_norm": float(sums["grad_norm"]) / int(sums["steps"]),
+            **timing,
+        }
 
     def result(
         self,
@@ -72,6 +95,6 @@ class Figures:
         return diagnose(lines, result, num_classes=len(self._job.network.class_names), epochs=epochs)
 
 
-def short(figures: dict[str, Any]) -> dict[str, Any]:
-    """Returns the part of a split's figures that a line of metrics.jsonl has."""
+def _short(figures: dict[str, Any]) -> dict[str, Any]:
+    """The part of a split's figures that a line of metrics.jsonl has."""
     return {name: figures[name] for name in ("loss", "top1", "top5", "balanced_accuracy", "examples")}

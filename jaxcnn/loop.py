@@ -14,7 +14,7 @@ from jaxcnn.certificate import Certificate
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.drawings import Drawings
 from jaxcnn.errors import InputError, Interrupted, RunFailed
-from jaxcnn.figures import Figures, short
+from jaxcnn.figures import Figures
 from jaxcnn.job import Job
 from jaxcnn.monitor import Monitor
 from jaxcnn.nonfinite import failed_step, in_json, save, told
@@ -22,7 +22,7 @@ from jaxcnn.pace import Ending, Pace, StopRequest, Stopwatch
 from jaxcnn.progress import Progress
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.trace import StepTrace
-from jaxcnn.training.metrics import Sums, divide
+from jaxcnn.training.metrics import Sums
 from jaxcnn.training.state import TrainState, from_trees, to_trees
 from jaxcnn.writer import LOG, Writer
 
@@ -175,8 +175,9 @@ class Trainer:
         """Saves the step that is not finite: the state is the one before it, whatever was sent after it."""
         failed = failed_step(self.job, self.state, self.progress.phase)
         save(failed, self.folder)
-        self.writer.health({"event": "nonfinite", **in_json(failed.notes)})
-        self._fail(f"{told(failed.notes)}; saved, do it again with: jaxcnn replay {shlex.quote(str(self.folder.path))}")
+        what = told(failed.notes)
+        self.writer.health({"event": "nonfinite", "what": what, **in_json(failed.notes)})
+        self._fail(f"{what}; saved, do it again with: jaxcnn replay {shlex.quote(str(self.folder.path))}")
 
     def _fail(self, what: str) -> NoReturn:
         self.checkpoints.wait()
@@ -191,22 +192,14 @@ class Trainer:
         job = self.job
         timing = self.watch.figures()
         sums = jax.device_get(self.sums)
-        train = divide(sums)
         measured = self.figures.measure(self.state, ["validation", "clean"])
         validation = measured["validation"]
         if not math.isfinite(validation["loss"]):
-            self._fail(f"the validation loss is {validation['loss']} at step {self.step}")
+            what = f"the validation loss is {validation['loss']} at step {self.step}"
+            self.writer.health({"event": "nonfinite", "what": what, "step": self.step})
+            self._fail(what)
         is_best = self.progress.judge(self.step, epoch, validation["top1"])
-        line = {
-            "step": self.step,
-            "epoch": epoch,
-            "train": short(train),
-            **{name: short(found) for name, found in measured.items()},
-            "learning_rate": float(job.schedule(self.step - 1)),
-            "grad_norm": float(sums["grad_norm"]) / int(sums["steps"]),
-            **timing,
-        }
-        self.writer.evaluation(line)
+        self.writer.evaluation(self.figures.line(self.step, epoch, sums, measured, timing))
         self.drawings.record(self.figures.confusion, self.step)
         patience = job.config.train.patience_epochs
         waited = epoch - max(self.progress.higher_epoch, job.phases[-1].epoch)  # no run ends before its last phase

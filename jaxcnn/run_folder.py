@@ -13,6 +13,7 @@
     weights.json        where imported weights came from
     curves.png          train and validation curves
     confusion/          of the latest evaluation of each split, in the end of the best weights: SPLIT.json, SPLIT.png
+    report.html         all of it as one page (jaxcnn report)
     tensorboard/        event files
     checkpoints/        by step
 

@@ -246,7 +246,15 @@ def test_health_is_drawn_by_layer_and_spikes_are_told_worst_first() -> None:
         {"event": "loss_spike", "step": step, "loss": loss, "expected": 0.4, "examples": list(range(64))}
         for step, loss in ((5, 2.0), (9, 8.0))
     ]
-    stop = {"event": "nonfinite", "step": 11, "objective": "nan", "grad_norm": "inf", "first": "in <head>"}
+    what = "the training loss is nan in step 11, first in <head>"
+    stop = {
+        "event": "nonfinite",
+        "what": what,
+        "step": 11,
+        "objective": "nan",
+        "grad_norm": "inf",
+        "first": "in <head>",
+    }
     section = health_section([*looks, *spikes, stop])
     assert section is not None
     outline = Outline(section)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.curves import as_svg
-from jaxcnn.nonfinite import told
 from jaxcnn.page import Markup, element, joined, table
 
 _MOST_COLUMNS = 200  # looks that a map shows; of more, evenly chosen ones
@@ -26,10 +25,14 @@ def health_section(lines: Sequence[Mapping[str, Any]]) -> Markup | None:
     if not lines:
         return None
     looks = [line for line in lines if "event" not in line]
-    stops = [told(dict(line)) for line in lines if line.get("event") == "nonfinite"]
-    notes = [element("p", f"Stopped: {stop}; jaxcnn replay does the step again.", class_="note fail") for stop in stops]
+    stops = [line for line in lines if line.get("event") == "nonfinite"]
+    notes = [element("p", f"Stopped: {stop['what']}{_again(stop)}.", class_="note fail") for stop in stops]
     maps = [drawn for group, name, title, is_log in _MAPS if (drawn := _map(looks, group, name, title, is_log))]
     return element("section", element("h2", "Health of the layers"), *notes, *maps, _spikes(lines))
+
+
+def _again(stop: Mapping[str, Any]) -> str:
+    return "; jaxcnn replay does the step again" if "first" in stop else ""
 
 
 def _map(looks: Sequence[Mapping[str, Any]], group: str, name: str, title: str, is_log: bool) -> Markup | None:
