@@ -84,10 +84,9 @@ def check_run(
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}") from None
     job, subject = subject_of(config)
-    if plant is not None:
-        subject = planted(subject, plant)
+    parts = (subject, job) if plant is None else (planted(subject, plant), None)
     findings = []
-    for found in preflight(subject, job):
+    for found in preflight(*parts):
         findings.append(found)
         say(rendering.as_line(found))
     say(rendering.told(findings))
