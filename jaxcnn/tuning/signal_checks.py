@@ -114,7 +114,7 @@ def signal_and_gradient(subject: Subject) -> Finding:
     Where norms keep the signal whatever the scale of kernels, that scale still divides the updates (van Laarhoven
     2017), so it is looked at by itself: the root mean square of a kernel times sqrt(fan_in), sqrt(2) of He et al. 2015,
     the median over layers, if nothing is pretrained: fail outside 0.01 to 5, warn outside 0.05 to 3. And the first
-    update at the planned rate, against the kernel, the median too: fail outside 1e-6 to 3, warn outside 3e-6 to 1
+    update at the planned rate, against the kernel, the median too: fail outside 1e-6 to 10, warn outside 3e-6 to 3
     (Karpathy, CS231n notes, calls 1e-3 usual while training).
     """
     found = profile(subject)
@@ -126,7 +126,7 @@ def signal_and_gradient(subject: Subject) -> Finding:
         "signal and gradient",
         verdict,
         _figure(numbers, bool(found.update)),
-        "signal 1e-3 to 1e3, gradient 1e-4 to 1e4, update 1e-6 to 3, kernels 0.01 to 5",
+        "signal 1e-3 to 1e3, gradient 1e-4 to 1e4, update 1e-6 to 10, kernels 0.01 to 5",
         "; ".join(_ADVICE[kind] for kind in kinds),
         {**numbers, "layers": list(found.signal), "kernels": list(found.update)},
         {name: list(getattr(found, name).values()) for name in ("signal", "gradient", "dead", "saturated", "update")},
@@ -156,7 +156,7 @@ _BANDS: tuple[tuple[str, tuple[float, float], float, str], ...] = (
     ("signal_most", (0.0, 1e3), 10, "exploding"),
     ("gradient_first_to_last", (1e-4, np.inf), 10, "vanishing"),
     ("gradient_first_to_last", (0.0, 1e4), 10, "exploding"),
-    ("update_to_weight", (0.0, 3.0), 3, "large"),
+    ("update_to_weight", (0.0, 10.0), 10 / 3, "large"),
     ("update_to_weight", (1e-6, np.inf), 3, "small"),
     ("kernel_gain", (0.0, 5.0), 5 / 3, "wide"),
     ("kernel_gain", (0.01, np.inf), 5, "narrow"),
