@@ -17,12 +17,6 @@ from jaxcnn.tuning.findings import Finding, Verdict
 from jaxcnn.tuning.passes import apply, compiled, draws_at_random, shaken, some
 from jaxcnn.tuning.subject import Subject
 
-_SIGNAL = (1e-3, 1e3)
-_GRADIENT = (1e-4, 1e4)
-_UPDATE = (1e-6, 3.0)
-_GAIN = (0.01, 5.0)
-"""Beyond these a network fails; how far before it a warning comes is said where they are used."""
-_DEAD, _SATURATED = 0.9, 0.5
 _BOUNDS = {"sigmoid": (0.01, 0.99), "tanh": (-0.99, 0.99)}
 
 
@@ -120,53 +114,71 @@ def signal_and_gradient(subject: Subject) -> Finding:
     Where norms keep the signal whatever the scale of kernels, that scale still divides the updates (van Laarhoven
     2017), so it is looked at by itself: the root mean square of a kernel times sqrt(fan_in), sqrt(2) of He et al. 2015,
     the median over layers, if nothing is pretrained: fail outside 0.01 to 5, warn outside 0.05 to 3. And the first
-    update at the planned rate, against the kernel, the median too: fail outside 1e-6 to 3, warn outside 3e-6 to 1
+    update at the planned rate, against the kernel, the median too: fail outside 1e-6 to 10, warn outside 3e-6 to 3
     (Karpathy, CS231n notes, calls 1e-3 usual while training).
     """
     found = profile(subject)
-    signal, gradient = list(found.signal.values()), list(found.gradient.values())
-    steps = list(found.update.values())
-    scale = signal[0] if signal[0] > 0 else 1.0
-    extremes = [value / scale for value in (min(signal[1:] or signal), max(signal[1:] or signal))]
-    slope = gradient[0] / max(gradient[-1], 1e-30) if gradient[-1] > 0 else 1.0
-    update = float(np.median(steps)) if steps else 1e-3
-    gain = float(np.median(list(found.gain.values()))) if found.gain and not subject.pretrained else 1.0
-    dead = max(list(found.dead.values())[1:] or [0.0]) if subject.activation == "relu" else 0.0
-    saturated = max(list(found.saturated.values())[1:] or [0.0])
-    faults = [
-        _outside(extremes[0], (_SIGNAL[0], np.inf), 10, "vanishing"),
-        _outside(extremes[1], (0.0, _SIGNAL[1]), 10, "exploding"),
-        _outside(slope, (_GRADIENT[0], np.inf), 10, "vanishing"),
-        _outside(slope, (0.0, _GRADIENT[1]), 10, "exploding"),
-        _outside(update, (0.0, _UPDATE[1]), 3, "large"),
-        _outside(update, (_UPDATE[0], np.inf), 3, "small"),
-        _outside(gain, (0.0, _GAIN[1]), 5 / 3, "wide"),
-        _outside(gain, (_GAIN[0], np.inf), 5, "narrow"),
-        _outside(dead, (0.0, _DEAD), _DEAD / 0.8, "dead"),
-        _outside(saturated, (0.0, _SATURATED), _SATURATED / 0.2, "saturated"),
-    ]
+    numbers = _summary(subject, found)
+    faults = [_outside(numbers[name], band, margin, kind) for name, band, margin, kind in _BANDS]
     verdict = max((fault[0] for fault in faults), key=["pass", "warn", "fail"].index)
     kinds = list(dict.fromkeys(kind for each, kind in faults if each == verdict and kind))
-    parts = [f"signal {extremes[0]:.2g} to {extremes[1]:.2g} of the first", f"gradient {slope:.2g} of the last"]
-    parts += [f"first update {update:.2g} of a kernel"] if steps else []
-    parts += [f"kernels {gain:.2g} / sqrt(fan)"] if found.gain else []
-    parts += [f"up to {100 * dead:.0f} % of a layer dead"] if dead else []
-    parts += [f"up to {100 * saturated:.0f} % saturated"] if saturated else []
-    numbers = {
-        "layers": list(found.signal),
-        "signal_least": extremes[0],
-        "signal_most": extremes[1],
+    return Finding(
+        "signal and gradient",
+        verdict,
+        _figure(numbers, bool(found.update)),
+        "signal 1e-3 to 1e3, gradient 1e-4 to 1e4, update 1e-6 to 10, kernels 0.01 to 5",
+        "; ".join(_ADVICE[kind] for kind in kinds),
+        {**numbers, "layers": list(found.signal), "kernels": list(found.update)},
+        {name: list(getattr(found, name).values()) for name in ("signal", "gradient", "dead", "saturated", "update")},
+    )
+
+
+def _summary(subject: Subject, found: Profile) -> dict[str, float]:
+    """What is judged; the first layer's input is the image, which is neither dead nor saturated."""
+    signal, gradient = list(found.signal.values()), list(found.gradient.values())
+    scale = signal[0] if signal[0] > 0 else 1.0
+    slope = gradient[0] / max(gradient[-1], 1e-30) if gradient[-1] > 0 else 1.0
+    gains = [] if subject.pretrained else list(found.gain.values())
+    dead = list(found.dead.values())[1:] if subject.activation == "relu" else []
+    return {
+        "signal_least": min(signal[1:] or signal) / scale,
+        "signal_most": max(signal[1:] or signal) / scale,
         "gradient_first_to_last": slope,
-        "update_to_weight": update,
-        "kernel_gain": gain,
-        "dead": dead,
-        "saturated": saturated,
-        "kernels": list(found.update),
+        "update_to_weight": float(np.median(list(found.update.values()))) if found.update else 1e-3,
+        "kernel_gain": float(np.median(gains)) if gains else 1.0,
+        "dead": max(dead, default=0.0),
+        "saturated": max(list(found.saturated.values())[1:], default=0.0),
     }
-    curves = {"signal": signal, "gradient": gradient, "update": steps, "dead": list(found.dead.values())}
-    expected = "signal 1e-3 to 1e3, gradient 1e-4 to 1e4, update 1e-6 to 3, kernels 0.01 to 5"
-    advice = "; ".join(_SIGNAL_ADVICE[kind] for kind in kinds)
-    return Finding("signal and gradient", verdict, ", ".join(parts), expected, advice, numbers, curves)
+
+
+_BANDS: tuple[tuple[str, tuple[float, float], float, str], ...] = (
+    ("signal_least", (1e-3, np.inf), 10, "vanishing"),
+    ("signal_most", (0.0, 1e3), 10, "exploding"),
+    ("gradient_first_to_last", (1e-4, np.inf), 10, "vanishing"),
+    ("gradient_first_to_last", (0.0, 1e4), 10, "exploding"),
+    ("update_to_weight", (0.0, 10.0), 10 / 3, "large"),
+    ("update_to_weight", (1e-6, np.inf), 3, "small"),
+    ("kernel_gain", (0.0, 5.0), 5 / 3, "wide"),
+    ("kernel_gain", (0.01, np.inf), 5, "narrow"),
+    ("dead", (0.0, 0.9), 0.9 / 0.8, "dead"),
+    ("saturated", (0.0, 0.5), 0.5 / 0.2, "saturated"),
+)
+"""(figure, beyond which it fails, factor within that from which it warns, what is wrong then)."""
+
+
+def _figure(numbers: dict[str, float], updated: bool) -> str:
+    parts = [
+        f"signal {numbers['signal_least']:.2g} to {numbers['signal_most']:.2g} of the first",
+        f"gradient {numbers['gradient_first_to_last']:.2g} of the last",
+    ]
+    if updated:
+        parts.append(f"first update {numbers['update_to_weight']:.2g} of a kernel")
+        parts.append(f"kernels {numbers['kernel_gain']:.2g} / sqrt(fan)")
+    if numbers["dead"]:
+        parts.append(f"up to {100 * numbers['dead']:.0f} % of a layer dead")
+    if numbers["saturated"]:
+        parts.append(f"up to {100 * numbers['saturated']:.0f} % saturated")
+    return ", ".join(parts)
 
 
 def _outside(value: float, band: tuple[float, float], margin: float, kind: str) -> tuple[Verdict, str]:
@@ -177,7 +189,7 @@ def _outside(value: float, band: tuple[float, float], margin: float, kind: str) 
     return ("pass", "") if low * margin <= value <= high / margin else ("warn", kind)
 
 
-_SIGNAL_ADVICE = {
+_ADVICE = {
     "vanishing": (
         "signal or gradient vanishes on its way: set model.activation=relu, model.norm=batch or group, and model.init="
         "kaiming_fan_out_normal; in your own code put a norm after each layer or scale kernels by sqrt(2 / fan)"
