@@ -20,7 +20,7 @@ from jaxcnn.training.losses import Targets
 from jaxcnn.training.partition import partition_variables
 from jaxcnn.training.state import merge_variables
 from jaxcnn.tuning.findings import Finding, Verdict
-from jaxcnn.tuning.fitting import LEARN_STEPS, Fitting, fitting_of, ramp, undropped
+from jaxcnn.tuning.fitting import LEARN_STEPS, Fit, Fitting, fitting_of, ramp, undropped
 from jaxcnn.tuning.subject import Subject
 
 SAMPLE = 32
@@ -80,7 +80,7 @@ def overfits_a_small_sample(subject: Subject) -> Finding:
         expected=f"below {NEAR_ZERO} nats and 100 % of {len(sample)} examples",
         advice="" if verdict == "pass" else _OVERFIT_ADVICE,
         numbers={"excess_loss": _finite(left), "top1": top1, "rate": rate, "tries": len(tries), "floor": floor},
-        curves={"step": list(range(len(found.objectives))), "objective": found.objectives.tolist()},
+        curves=_steps(found),
     )
 
 
@@ -117,7 +117,7 @@ def real_labels_beat_shuffled_ones(subject: Subject) -> Finding:
         expected=f"below {(1 - LEARNED) * entropy:.3f} nats (classes alone: {entropy:.3f}) and below shuffled",
         advice="" if verdict == "pass" else _SHUFFLED_ADVICE,
         numbers={"real": _finite(real), "shuffled": _finite(shuffled), "entropy": entropy, "steps": LEARN_STEPS},
-        curves={"objective": fit.learned.objectives.tolist()},
+        curves=_steps(fit.learned),
     )
 
 
@@ -127,7 +127,7 @@ _SHUFFLED_ADVICE = (
 )
 
 
-def _unseen_loss(fit: Fitting, found: Any, unseen: np.ndarray) -> float:
+def _unseen_loss(fit: Fitting, found: Fit, unseen: np.ndarray) -> float:
     measured = fit.measure(found.state, unseen)
     return measured.loss if found.finite and measured.finite else math.inf
 
@@ -152,11 +152,16 @@ def learning_rate_in_range(subject: Subject) -> Finding:
         "planned": planned, "suggestion": curve.suggestion, "steepest": curve.steepest, "share": _finite(share),
         "minimum_tenth": curve.minimum_tenth, "diverged_at": curve.diverged_at, "gain": _finite(gained),
     }  # fmt: skip
+    finite = len(curve.smoothed)
     common: Any = {
         "check": "learning rate in range",
         "expected": f"at least {100 * LEAST_GAIN:.0f} % of what the best rate gains in {LEARN_STEPS} steps",
         "numbers": numbers,
-        "curves": {"rate": list(curve.rates), "loss": list(curve.losses), "smoothed": list(curve.smoothed)},
+        "curves": {
+            "rate": list(curve.rates[:finite]),
+            "loss": list(curve.losses[:finite]),
+            "smoothed": list(curve.smoothed),
+        },
     }
     if gained < LEARNED * first:
         return Finding(
@@ -245,6 +250,12 @@ def least_loss(smoothing: float, num_classes: int) -> float:
     other = smoothing / num_classes
     own = 1 - smoothing + other
     return -own * math.log(own) - (num_classes - 1) * (other * math.log(other) if other else 0.0)
+
+
+def _steps(fit: Fit) -> dict[str, list[float]]:
+    """The objective of each step that was finite, to draw."""
+    finite = np.flatnonzero(np.isfinite(fit.objectives))
+    return {"step": finite.tolist(), "objective": fit.objectives[finite].tolist()}
 
 
 def _nats(value: float) -> str:
