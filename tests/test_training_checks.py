@@ -1,6 +1,7 @@
 """Checks that train: a healthy subject passes, each planted fault is found by the check that is for it."""
 
 import dataclasses
+import json
 import math
 
 import jax
@@ -55,6 +56,7 @@ def test_a_healthy_subject_passes(check, subject) -> None:
     assert found.verdict == "pass", found
     assert found.advice == ""
     assert found.seconds > 0
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
 
 
 @pytest.mark.slow
@@ -85,6 +87,7 @@ def test_a_learning_rate_far_off_is_found_and_which_way_told(subject, factor, si
     found = learning_rate_in_range(off)
     assert found.verdict == "fail"
     assert f"{side} optim.peak_lr" in found.advice
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
 
 
 def _sharing(subject: Subject, off: Subject) -> Fitting:
@@ -189,7 +192,10 @@ def test_a_training_that_is_not_finite_says_so_and_keeps_its_last_state(chain) -
     assert not found.finite
     assert len(found.objectives) == 1
     assert int(found.state.step) == 0
-    assert compute_type_agrees(broken).verdict == "fail"
+    for check in CHECKS:
+        found = check(broken)
+        assert found.verdict == "fail", found
+        json.dumps(dataclasses.asdict(found), allow_nan=False)
 
 
 def test_compute_types_are_held_against_each_other(chain) -> None:

@@ -152,9 +152,9 @@ def curve_of(
     rates, losses = [np.asarray(each, float)[: None if end is None else end + 1] for each in (rates, losses)]
     finite = losses if np.isfinite(losses[-1]) else losses[:-1]
     smoothed = smooth(finite, weight)
-    lowest = _first_minimum(smoothed)
+    lowest = _first_minimum(finite, smoothed)
     steepest = _steepest(rates, smoothed, lowest)
-    falls = len(smoothed) > 0 and smoothed[lowest] <= (1 - FALLS) * _start(smoothed)
+    falls = len(smoothed) > 0 and _start(smoothed) - smoothed[lowest] >= _least_fall(finite, smoothed)
     return LrCurve(
         rates=tuple(rates.tolist()),
         losses=tuple(losses.tolist()),
@@ -178,20 +178,33 @@ def _start(smoothed: np.ndarray) -> float:
     return float(np.mean(smoothed[:5]))
 
 
-def _first_minimum(smoothed: np.ndarray) -> int:
+def _least_fall(losses: np.ndarray, smoothed: np.ndarray) -> float:
+    """What counts as a fall: a share of the first loss, and twice the standard deviation between batches.
+
+    That deviation is had from neighbours, whose differences have a median of 0.954 of it where they are normal.
+    """
+    noise = float(np.median(np.abs(np.diff(losses)))) / 0.954 if len(losses) > 1 else 0.0
+    return max(FALLS * _start(smoothed), 2 * noise)
+
+
+def _first_minimum(losses: np.ndarray, smoothed: np.ndarray) -> int:
     """Place of the lowest smoothed loss before it rises again by a part `RISES` of what it had fallen."""
     if not len(smoothed):
         return 0
     start, lows = _start(smoothed), np.minimum.accumulate(smoothed)
     fallen = start - lows
-    rises = np.flatnonzero((fallen > FALLS * start) & (smoothed > lows + RISES * fallen))
+    rises = np.flatnonzero((fallen > _least_fall(losses, smoothed)) & (smoothed > lows + RISES * fallen))
     end = int(rises[0]) if len(rises) else len(smoothed)
     return int(np.argmin(smoothed[:end]))
 
 
 def _steepest(rates: np.ndarray, smoothed: np.ndarray, lowest: int) -> int:
-    """Place before the minimum at which the smoothed loss falls fastest over the logarithm of the rate."""
+    """Place before the minimum at which the smoothed loss falls fastest over the logarithm of the rate.
+
+    The first ten are left out: averages of a few losses jump.
+    """
     if lowest < 2:
         return lowest
     slopes = np.gradient(smoothed, np.log(rates[: len(smoothed)]))
-    return int(np.argmin(slopes[: lowest + 1]))
+    begin = min(10, lowest // 2)
+    return begin + int(np.argmin(slopes[begin : lowest + 1]))

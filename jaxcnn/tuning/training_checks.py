@@ -20,7 +20,7 @@ from jaxcnn.training.losses import Targets
 from jaxcnn.training.partition import partition_variables
 from jaxcnn.training.state import merge_variables
 from jaxcnn.tuning.findings import Finding, Verdict
-from jaxcnn.tuning.fitting import LEARN_STEPS, Fitting, fitting_of, ramp, undropped
+from jaxcnn.tuning.fitting import LEARN_STEPS, Fit, Fitting, fitting_of, ramp, undropped
 from jaxcnn.tuning.subject import Subject
 
 SAMPLE = 32
@@ -32,8 +32,11 @@ LEARNED = 0.05
 """Least part of the entropy of the classes by which unseen examples must be better than chance."""
 MARGIN = 0.03
 """Least part of it by which they must be better than after shuffled labels."""
-LEAST_GAIN, FAIR_GAIN = 0.1, 0.25
-"""Of what the loss falls at the best rate: less is a fail, or worth a look, at the planned one."""
+LEAST_HIGH, LEAST_LOW = 0.1, 0.03
+"""Of what the loss falls at the suggested rate: less is a fail at a planned one above it, or far below it. A low rate
+may be meant for a long run."""
+FAR_ABOVE, FAR_BELOW = 8.0, 30.0
+"""Factors from the suggested rate from which the planned one is worth a look."""
 NEAR = 1.6
 """Factor within which the planned rate is taken to be the suggested one."""
 LOSS_APART, COSINE = 0.02, 0.95
@@ -80,7 +83,7 @@ def overfits_a_small_sample(subject: Subject) -> Finding:
         expected=f"below {NEAR_ZERO} nats and 100 % of {len(sample)} examples",
         advice="" if verdict == "pass" else _OVERFIT_ADVICE,
         numbers={"excess_loss": _finite(left), "top1": top1, "rate": rate, "tries": len(tries), "floor": floor},
-        curves={"step": list(range(len(found.objectives))), "objective": found.objectives.tolist()},
+        curves=_steps(found),
     )
 
 
@@ -101,9 +104,8 @@ def real_labels_beat_shuffled_ones(subject: Subject) -> Finding:
     fit = fitting_of(subject)
     rng = np.random.default_rng(subject.seed + 1)
     labels = np.array(fit.source.labels)
-    counts = np.bincount(labels[: fit.num_train])
     labels[: fit.num_train] = rng.permutation(labels[: fit.num_train])
-    entropy = float(-sum(share * math.log(share) for share in counts / counts.sum() if share))
+    entropy = _entropy(labels[: fit.num_train])
     unseen = np.random.default_rng(subject.seed).permutation(len(fit.subject.validation)) + fit.num_train
     unseen = unseen[: 4 * fit.batch_size]
     real, shuffled = (_unseen_loss(fit, found, unseen) for found in (fit.learned, fit.learn(fit.sane_rate, labels)))
@@ -117,7 +119,7 @@ def real_labels_beat_shuffled_ones(subject: Subject) -> Finding:
         expected=f"below {(1 - LEARNED) * entropy:.3f} nats (classes alone: {entropy:.3f}) and below shuffled",
         advice="" if verdict == "pass" else _SHUFFLED_ADVICE,
         numbers={"real": _finite(real), "shuffled": _finite(shuffled), "entropy": entropy, "steps": LEARN_STEPS},
-        curves={"objective": fit.learned.objectives.tolist()},
+        curves=_steps(fit.learned),
     )
 
 
@@ -127,7 +129,7 @@ _SHUFFLED_ADVICE = (
 )
 
 
-def _unseen_loss(fit: Fitting, found: Any, unseen: np.ndarray) -> float:
+def _unseen_loss(fit: Fitting, found: Fit, unseen: np.ndarray) -> float:
     measured = fit.measure(found.state, unseen)
     return measured.loss if found.finite and measured.finite else math.inf
 
@@ -137,45 +139,70 @@ def learning_rate_in_range(subject: Subject) -> Finding:
     """Checks the planned learning rate against a range test: what it gains in a short training, of what can be gained.
 
     A short training at the planned rate, with warm-up, is compared with one at the rate that the sweep suggests; near
-    to each other they are the same. Only what is far off fails: a rate that lowers the loss by less than a tenth of
-    what the other does, or raises it.
+    to each other they are the same. Only what is far off fails: a higher rate that gains less than a tenth of what the
+    other does, beyond what the classes alone give; a lower one, by a factor above 30, that gains next to nothing.
     """
     fit = fitting_of(subject)
-    curve, planned = fit.curve, subject.peak_lr
-    first = float(np.mean(curve.losses[:3]))
-    at_best = first - fit.learned.end
-    is_near = 1 / NEAR < planned / fit.sane_rate < NEAR
-    at_planned = at_best if is_near else first - fit.learn(planned).end
-    gained = max(at_planned, at_best)
-    share = at_planned / gained if gained > 0 and math.isfinite(gained) else 0.0
-    numbers = {
-        "planned": planned, "suggestion": curve.suggestion, "steepest": curve.steepest, "share": _finite(share),
-        "minimum_tenth": curve.minimum_tenth, "diverged_at": curve.diverged_at, "gain": _finite(gained),
-    }  # fmt: skip
+    curve, planned, sane = fit.curve, subject.peak_lr, fit.sane_rate
+    first, finite = float(np.mean(curve.losses[:3])), len(curve.smoothed)
+    end = fit.learned.end
+    is_near = 1 / NEAR < planned / sane < NEAR
+    at_planned = end if is_near else fit.learn(planned).end
+    best, chance = min(end, at_planned), _chance(fit, first)
+    base = chance if planned > sane else first
+    share = (base - at_planned) / (base - best) if best < base else 0.0
     common: Any = {
         "check": "learning rate in range",
-        "expected": f"at least {100 * LEAST_GAIN:.0f} % of what the best rate gains in {LEARN_STEPS} steps",
-        "numbers": numbers,
-        "curves": {"rate": list(curve.rates), "loss": list(curve.losses), "smoothed": list(curve.smoothed)},
-    }
-    if gained < LEARNED * first:
+        "expected": f"at least {100 * LEAST_HIGH:.0f} % of what the suggested rate gains in {LEARN_STEPS} steps; "
+        f"{100 * LEAST_LOW:.0f} % if it is lower",
+        "numbers": {
+            "planned": planned, "suggestion": curve.suggestion, "steepest": curve.steepest, "share": _finite(share),
+            "minimum_tenth": curve.minimum_tenth, "diverged_at": curve.diverged_at, "first_loss": _finite(first),
+            "best_loss": _finite(best), "planned_loss": _finite(at_planned),
+        },
+        "curves": {
+            "rate": list(curve.rates[:finite]),
+            "loss": list(curve.losses[:finite]),
+            "smoothed": list(curve.smoothed),
+        },
+    }  # fmt: skip
+    if not best < first - LEARNED * first:
         return Finding(
             verdict="fail",
-            figure=f"no rate lowers the loss: {first:.3f} nats at first, {first - gained:.3f} at best",
+            figure=f"no rate lowers the loss: {_nats(first)} at first, {_nats(best)} at best",
             advice="The learning rate is not what is wrong: look at the other checks first, labels and loss above all.",
             **common,
         )
-    near = f"{curve.suggestion:.2g}" if curve.suggestion else "none"
-    told = "the loss rises or is not finite" if share <= 0 else f"gains {100 * share:.0f} % of what the best does"
-    told = "as good as suggested" if is_near else told
-    verdict: Verdict = "fail" if share < LEAST_GAIN else "warn" if share < FAIR_GAIN else "pass"
-    side = "high: lower" if planned > fit.sane_rate else "low: raise"
+    verdict = _rate_verdict(share, planned / sane)
+    told = "as good as suggested" if is_near else f"gains {100 * max(share, 0):.0f} % of what the best does"
+    side = "high: lower" if planned > sane else "low: raise"
     return Finding(
         verdict=verdict,
-        figure=f"at {planned:.3g} {told} (suggested: {near})",
-        advice="" if verdict == "pass" else f"The rate is too {side} optim.peak_lr to about {fit.sane_rate:.1g}.",
+        figure=f"at {planned:.3g} {told} (suggested: {f'{curve.suggestion:.2g}' if curve.suggestion else 'none'})",
+        advice="" if verdict == "pass" else f"The rate is too {side} optim.peak_lr to about {sane:.1g}.",
         **common,
     )
+
+
+def _rate_verdict(share: float, ratio: float) -> Verdict:
+    """The verdict on a rate that is `ratio` times the suggested one and gains `share` of what the best does."""
+    if ratio > 1:
+        return "fail" if share < LEAST_HIGH else "warn" if ratio > FAR_ABOVE else "pass"
+    if ratio > 1 / FAR_BELOW or share >= LEAST_HIGH:
+        return "pass"
+    return "fail" if share < LEAST_LOW else "warn"
+
+
+def _chance(fit: Fitting, first: float) -> float:
+    """The loss that the classes alone allow, or the first one if that is lower, or of another scale."""
+    entropy = _entropy(np.asarray(fit.source.labels)[: fit.num_train])
+    return entropy if entropy < first < 3 * entropy else first
+
+
+def _entropy(labels: np.ndarray) -> float:
+    """Entropy in nats of the shares of the classes."""
+    shares = np.bincount(labels) / len(labels)
+    return float(-sum(share * math.log(share) for share in shares if share))
 
 
 @timed
@@ -245,6 +272,12 @@ def least_loss(smoothing: float, num_classes: int) -> float:
     other = smoothing / num_classes
     own = 1 - smoothing + other
     return -own * math.log(own) - (num_classes - 1) * (other * math.log(other) if other else 0.0)
+
+
+def _steps(fit: Fit) -> dict[str, list[float]]:
+    """The objective of each step that was finite, to draw."""
+    finite = np.flatnonzero(np.isfinite(fit.objectives))
+    return {"step": finite.tolist(), "objective": fit.objectives[finite].tolist()}
 
 
 def _nats(value: float) -> str:
