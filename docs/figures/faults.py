@@ -1,6 +1,6 @@
 """The table of planted faults in docs/tuning.md: `python docs/figures/faults.py DIR`, from one report a fault.
 
-    for fault in $(python docs/figures/faults.py); do jaxcnn preflight --plant $fault --out DIR/$fault; done
+for fault in $(python docs/figures/faults.py); do jaxcnn preflight --plant $fault --out DIR/$fault; done
 """
 
 import json

@@ -78,7 +78,7 @@ def _info(options: Any, rest: list[str]) -> int:
         raise InputError(f"--sheet {options.sheet}: no such folder")
     config = _config(options.source, rest)
     splits = open_splits(config).named()
-    scans = {split: _scan(source, config) for split, source in splits.items()}
+    scans = {split: scan_of(source, config) for split, source in splits.items()}
     lines = suspicions(splits, scans)
     if options.json:
         print(json.dumps(_as_json(splits, scans, lines)))
@@ -111,8 +111,8 @@ def _config(given: str, rest: list[str]) -> DataConfig:
     return config
 
 
-def _scan(source: Any, config: DataConfig) -> Any:
-    """A pass over a split: statistics as the network's input, or in their own sizes where none is said."""
+def scan_of(source: Any, config: DataConfig) -> Any:
+    """Returns a pass over a split: statistics as the network's input, or in their own sizes where none is said."""
     from jaxcnn.data.loader import input_shape
     from jaxcnn.data.scan import scan
 

@@ -5,6 +5,7 @@ verdict, the figure, what was expected and what to do.
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -65,6 +66,16 @@ def _silent(text: str) -> None:
     pass
 
 
+def _whole_splits(config: TrainConfig) -> Any:
+    """What a pass over all of the data finds; it is kept, so the next one costs nothing."""
+    from jaxcnn.cli.data import scan_of
+    from jaxcnn.data.sources import open_splits
+    from jaxcnn.tuning.data_checks import suspicious_data
+
+    splits = open_splits(config.data).named()
+    return suspicious_data(splits, {name: scan_of(source, config.data) for name, source in splits.items()})
+
+
 def check_run(
     config: TrainConfig, out: Path, *, html: bool, say: Callable[[str], None], plant: str | None = None
 ) -> tuple[list[Any], dict[str, str]]:
@@ -86,7 +97,7 @@ def check_run(
     job, subject = subject_of(config)
     parts = (subject, job) if plant is None else (planted(subject, plant), None)
     findings = []
-    for found in preflight(*parts):
+    for found in itertools.chain([_whole_splits(config)], preflight(*parts)):
         findings.append(found)
         say(rendering.as_line(found))
     say(rendering.told(findings))
