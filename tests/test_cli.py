@@ -18,7 +18,7 @@ from tests.runs import ROOT, command
 @pytest.fixture(autouse=True)
 def no_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails a test in which a training program is compiled."""
-    from jaxcnn.build import Job
+    from jaxcnn.job import Job
 
     def refuse(*_: object) -> None:
         raise AssertionError("compiled before the mistake was told")

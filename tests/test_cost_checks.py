@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.build import Job, build_job
+from jaxcnn.build import build_job
 from jaxcnn.config import TrainConfig
+from jaxcnn.job import Job
 from jaxcnn.tuning import cost_checks
 from jaxcnn.tuning.cost_checks import StepCost, loader_keeps_up, memory_and_time, step_cost, told_seconds
 

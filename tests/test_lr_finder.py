@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.build import Job, build_job
+from jaxcnn.build import build_job
 from jaxcnn.config import FeaturesConfig, TrainConfig
 from jaxcnn.errors import InputError
+from jaxcnn.job import Job
 from jaxcnn.training.state import TrainState
 from jaxcnn.tuning.lr_curve import curve_of, first_diverged, smooth
 from jaxcnn.tuning.lr_finder import exponential, find_lr, with_rate

@@ -91,3 +91,14 @@ def test_streamed_data_give_the_same_images(digits_dir: str, built: tuple) -> No
     _, subject = subject_of(config)
     np.testing.assert_array_equal(subject.train.images, built[1].train.images)
     np.testing.assert_array_equal(subject.train.labels, built[1].train.labels)
+
+
+def test_of_a_narrow_compute_type_there_is_a_twin_in_float32(digits_dir: str, built: tuple) -> None:
+    assert built[1].reference_model is None
+    config = with_fields(tiny(digits_dir), model__dtype="bfloat16")
+    subject = subject_of(config)[1]
+    x = subject.normalise(subject.train.images[:2])
+    twin = subject.reference_model
+    assert twin is not None
+    narrow, wide = (model.apply(subject.variables, x) for model in (subject.model, twin))
+    assert 0 < float(abs(narrow - wide).max()) < 0.1

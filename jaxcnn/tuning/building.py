@@ -4,16 +4,19 @@ import dataclasses
 import functools
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.augment.pipeline import make_augment
-from jaxcnn.build import Job, build_job
+from jaxcnn.build import build_job
 from jaxcnn.config import FeaturesConfig, TrainConfig
 from jaxcnn.data import loader
 from jaxcnn.data.source import Source, Splits
 from jaxcnn.data.sources import open_splits
+from jaxcnn.job import Job
+from jaxcnn.network import build_network
 from jaxcnn.training.class_weights import class_weights
 from jaxcnn.training.learning_rates import factors_of
 from jaxcnn.training.losses import target_losses
@@ -75,8 +78,18 @@ def subject_of(
         label_smoothing=config.train.label_smoothing,
         seed=config.seed,
         num_train=job.num_train,
+        reference_model=_in_float32(config, job),
     )
     return job, subject
+
+
+def _in_float32(config: TrainConfig, job: Job) -> nn.Module | None:
+    """The same network computing in float32; none where it does."""
+    if config.model.dtype == "float32":
+        return None
+    model = dataclasses.replace(config.model, dtype="float32")
+    config = dataclasses.replace(config, model=model)
+    return build_network(config, job.network.preprocessing, job.network.class_names).model
 
 
 def _examples(config: TrainConfig, job: Job, source: Source, max_examples: int) -> Examples:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.build import Job
+from jaxcnn.job import Job
 from jaxcnn.tuning.findings import Finding, Verdict
 from jaxcnn.tuning.lr_finder import own_feed
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import mesh as meshes
-from jaxcnn.build import Job
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.feed import HostFeed
 from jaxcnn.errors import InputError
+from jaxcnn.job import Job
 from jaxcnn.training.state import TrainState
 from jaxcnn.tuning.lr_curve import LrCurve, back_off_of, curve_of, first_diverged
 
