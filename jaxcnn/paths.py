@@ -116,22 +116,3 @@ def select(tree: Tree, like: Tree) -> dict[str, Any]:
     """Returns the leaves of a tree that another tree has too, by path."""
     flat = flatten(tree)
     return unflatten({path: flat[path] for path in flatten(like)})
-
-
-def difference(expected: Tree, found: Tree, limit: int = 3) -> str:
-    """Returns in one line how two trees of arrays differ in names and shapes; '' if they do not."""
-    want, have = flatten(expected), flatten(found)
-    parts = []
-    for title, names in (("missing", want.keys() - have.keys()), ("unexpected", have.keys() - want.keys())):
-        if names:
-            shown = sorted(names)[:limit]
-            parts.append(
-                f"{title} {', '.join(shown)}" + (f" and {len(names) - limit} more" if len(names) > limit else "")
-            )
-    shapes = [
-        f"{path} is {tuple(have[path].shape)}, expected {tuple(want[path].shape)}"
-        for path in sorted(want.keys() & have.keys())
-        if tuple(have[path].shape) != tuple(want[path].shape)
-    ]
-    parts += shapes[:limit] + ([f"and {len(shapes) - limit} more shapes"] if len(shapes) > limit else [])
-    return "; ".join(parts)

@@ -12,6 +12,11 @@ from typing import Any
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
+def usable_cores() -> list[int]:
+    """Returns the numbers of the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def data_cache_folder(given: str | None) -> Path:
     """Returns the folder of decoded data and of what is known of them: the one given, or the user's cache folder."""
     from platformdirs import user_cache_path

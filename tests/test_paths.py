@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcnn.errors import InputError
-from jaxcnn.paths import GlobRule, difference, flatten, merge, split, unflatten
+from jaxcnn.paths import GlobRule, flatten, merge, split, unflatten
 
 TREE = {
     "backbone": {
@@ -71,10 +71,3 @@ def test_a_glob_that_matches_nothing_names_the_nearest_paths() -> None:
 
 def test_rules_are_hashable_and_compare_by_value() -> None:
     assert len({GlobRule(("a",)), GlobRule(("a",)), GlobRule(("b",))}) == 2
-
-
-def test_difference_names_what_is_missing_unexpected_and_misshapen() -> None:
-    zeros = np.zeros
-    text = difference({"a": zeros(2), "b": zeros((2, 3))}, {"b": zeros((3, 2)), "c": zeros(1)})
-    assert text == "missing a; unexpected c; b is (3, 2), expected (2, 3)"
-    assert difference({"a": zeros(2)}, {"a": zeros(2)}) == ""

@@ -20,6 +20,7 @@ import numpy as np
 from jaxcnn.data.host_crop import Transform
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError, RunFailed
+from jaxcnn.runtime import usable_cores
 
 Batch = tuple[np.ndarray, np.ndarray]
 """Images uint8 [B, H, W, C] and labels int32 [B]."""
@@ -169,7 +170,7 @@ def _with_threads(batches: Batches, threads: int | None, buffer: int) -> Any:
     import grain
 
     _one_opencv_thread()
-    count = min(threads or _cores(), max(1, len(batches)))
+    count = min(threads or len(usable_cores()), max(1, len(batches)))
     options = grain.ReadOptions(num_threads=count, prefetch_buffer_size=count + buffer)
     return _started(grain.MapDataset.source(batches).to_iter_dataset(options))
 
@@ -210,11 +211,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one_opencv_thread() -> None:

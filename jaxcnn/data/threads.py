@@ -1,9 +1,10 @@
 """A function on many things at once, in threads: OpenCV lets others run while it decodes."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from jaxcnn.runtime import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -11,7 +12,7 @@ Result = TypeVar("Result")
 
 def results_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yields function(item) in order; when that is broken off, what has not begun is left undone."""
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    pool = ThreadPoolExecutor(len(usable_cores()))
     try:
         yield from pool.map(function, items)
     finally:

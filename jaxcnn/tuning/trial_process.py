@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxcnn.runtime import usable_cores
+
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -27,7 +29,7 @@ class TrialProcess:
         """
         self._log = log
         self._began = time.monotonic()
-        cores = cores_of(slot, slots, _all_cores())
+        cores = cores_of(slot, slots, usable_cores())
         with open(log, "a") as file:
             self._offset = file.tell()  # what an interrupted process printed comes before
             self._process = subprocess.Popen(
@@ -82,10 +84,6 @@ def cores_of(slot: int, slots: int, cores: Sequence[int]) -> list[int]:
     """Returns the cores of a trial: an equal share each, all of them where there are fewer cores than trials."""
     share = len(cores) // slots
     return list(cores[slot * share : (slot + 1) * share]) if share else list(cores)
-
-
-def _all_cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def _become_trial(parent: int, cores: Sequence[int]) -> None:
