@@ -37,6 +37,8 @@ LEAST_HIGH, LEAST_LOW = 0.1, 0.03
 may be meant for a long run."""
 FAR_ABOVE, FAR_BELOW = 8.0, 30.0
 """Factors from the suggested rate from which the planned one is worth a look."""
+LOST = 200.0
+"""Factor below it from which `LEAST_HIGH` is asked of the planned one too."""
 NEAR = 1.6
 """Factor within which the planned rate is taken to be the suggested one."""
 LOSS_APART, COSINE = 0.02, 0.95
@@ -140,7 +142,8 @@ def learning_rate_in_range(subject: Subject) -> Finding:
 
     A short training at the planned rate, with warm-up, is compared with one at the rate that the sweep suggests; near
     to each other they are the same. Only what is far off fails: a higher rate that gains less than a tenth of what the
-    other does, beyond what the classes alone give; a lower one, by a factor above 30, that gains next to nothing.
+    other does, beyond what the classes alone give; a lower one, by a factor above 30, that gains next to nothing, or by a
+    factor above 200 that gains less than a tenth.
     """
     fit = fitting_of(subject)
     curve, planned, sane = fit.curve, subject.peak_lr, fit.sane_rate
@@ -190,7 +193,7 @@ def _rate_verdict(share: float, ratio: float) -> Verdict:
         return "fail" if share < LEAST_HIGH else "warn" if ratio > FAR_ABOVE else "pass"
     if ratio > 1 / FAR_BELOW or share >= LEAST_HIGH:
         return "pass"
-    return "fail" if share < LEAST_LOW else "warn"
+    return "fail" if share < LEAST_LOW or ratio < 1 / LOST else "warn"
 
 
 def _chance(fit: Fitting, first: float) -> float:
