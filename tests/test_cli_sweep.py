@@ -66,6 +66,7 @@ def test_a_sweep_compares_what_trains_and_records_what_fails(config_file: str, t
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="trials outlive a killed sweep elsewhere")
+@pytest.mark.slow
 def test_a_sweep_that_is_terminated_or_killed_leaves_no_process_and_goes_on(config_file: str, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     command = [sys.executable, "-m", "jaxcnn", "sweep", "--out", str(out)]

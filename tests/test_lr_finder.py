@@ -79,6 +79,7 @@ def test_state_sums_and_data_are_bit_identical_after_a_sweep(everything, case, t
         other.feed.close()
 
 
+@pytest.mark.slow
 def test_training_after_a_sweep_is_bit_identical_to_training_without_one(everything) -> None:
     job, other = build_job(everything), build_job(everything)
     state = trained(job, job.initial_state(), 3)[0]

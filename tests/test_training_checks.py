@@ -69,6 +69,7 @@ def test_a_healthy_subject_passes_from_other_seeds(seed) -> None:
     )
 
 
+@pytest.mark.slow
 def test_labels_shuffled_against_images_are_found(subject) -> None:
     rng = np.random.default_rng(7)
     parts = {
@@ -106,6 +107,7 @@ def test_softmax_before_the_loss_is_found(subject) -> None:
     assert found.numbers["excess_loss"] > math.log(math.e + 9) - 1 - 0.01
 
 
+@pytest.mark.slow
 def test_label_smoothing_is_no_reason_to_fail(chain) -> None:
     smoothed = dataclasses.replace(
         chain,
