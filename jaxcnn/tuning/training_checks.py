@@ -142,8 +142,8 @@ def learning_rate_in_range(subject: Subject) -> Finding:
 
     A short training at the planned rate, with warm-up, is compared with one at the rate that the sweep suggests; near
     to each other they are the same. Only what is far off fails: a higher rate that gains less than a tenth of what the
-    other does, beyond what the classes alone give; a lower one, by a factor above 30, that gains next to nothing, or by a
-    factor above 200 that gains less than a tenth.
+    other does, beyond what the classes alone give; a lower one, by a factor above 30, that gains next to nothing, or by
+    a factor above 200 that gains less than a tenth.
     """
     fit = fitting_of(subject)
     curve, planned, sane = fit.curve, subject.peak_lr, fit.sane_rate
