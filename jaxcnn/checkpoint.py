@@ -117,7 +117,11 @@ class Checkpoints:
         wanted = {name: tree for name, tree in trees.items() if jax.tree.leaves(tree)}
         if other := [name for name, tree in wanted.items() if note["forms"].get(name) != form(tree)]:
             what = ", ".join(other)
-            raise InputError(f"{self.folder}: checkpoint {step} is of another network or optimizer ({what})")
+            whose = "another version of jaxcnn" if other == ["sums"] else "another network or optimizer"
+            raise InputError(
+                f"{self.folder}: checkpoint {step} is of {whose} ({what}); its weights can still be started from: "
+                f"--init-from {self.folder.parent}"
+            )
         found = self._read(step, {name: self._ocp.args.StandardRestore(tree) for name, tree in wanted.items()})
         for name in wanted:
             if checksum(found[name]) != note["checksums"][name]:

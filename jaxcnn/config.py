@@ -191,7 +191,7 @@ class EvaluationConfig(Strict):
     """Average the probabilities of each image and its mirror image."""
     train_examples: Annotated[int, Ge(0)] | None = None
     """Training examples that are measured as validation is, without augmentation, beside it; 0: none are; none: a
-    tenth of them, and no more than validation has."""
+    tenth of them, and no more than validation has, in whole batches."""
     crops: Literal[1, 5] = 1
     """1: the centre crop; 5: the mean of the probabilities of the corners and the centre, see data.crop_share."""
 

@@ -62,6 +62,7 @@ class Figures:
     def result(
         self,
         state: TrainState,
+        phase: int,
         best_step: int,
         figures: dict[str, Any],
         last_step: int,
@@ -71,7 +72,7 @@ class Figures:
         """Returns what result.json says of the weights.
 
         Args:
-          state: the best, of step best_step.
+          state: the best, of step best_step and a phase.
           figures: of it on the splits.
           final: of the last step.
           lines: of metrics.jsonl.
@@ -82,7 +83,7 @@ class Figures:
             "best_step": best_step,
             "best_epoch": next((line["epoch"] for line in lines if line["step"] == best_step), None),
             "final": {"step": last_step, "train": lines[-1]["train"] if lines else None, **final},
-            "gap": measure_gap(job, state, figures["validation"]),
+            "gap": measure_gap(job, state, phase, figures["validation"]),
             "diagnosis": asdict(self._diagnosis(lines, figures)),
             "examples": {"train": job.num_train, **{name: len(split) for name, split in job.splits.items()}},
             "parameters": job.network.num_parameters,

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from jaxcnn import mesh as meshes
-from jaxcnn.augment.test_time import crops_and_flips
 from jaxcnn.data.feed import Batches
 from jaxcnn.data.loader import Arrays, take
+from jaxcnn.evaluation import evaluate
 from jaxcnn.inputs import host_batches, training_transform
 from jaxcnn.job import Job
 from jaxcnn.runtime import compiler_options
@@ -16,15 +16,17 @@ from jaxcnn.training import metrics
 from jaxcnn.training.state import TrainState
 
 
-def measure_gap(job: Job, state: TrainState, validation: dict[str, Any]) -> dict[str, Any] | None:
+def measure_gap(job: Job, state: TrainState, phase: int, validation: dict[str, Any]) -> dict[str, Any] | None:
     """Returns loss and top1 of the same weights on the same training examples in three ways, and on validation.
 
     From `training` to `augmented` only dropout and the statistics of norms change, from there to `clean` only
-    augmentation, from there to `validation` only the images: what is left is generalisation.
+    augmentation (and, where `evaluation` averages several views, the views), from there to `validation` only the
+    images: what is left is generalisation.
 
     Args:
-      job: the run; its `clean` examples are measured, less those that do not fill a batch.
+      job: the run; its `clean` examples are measured, in training mode less those that do not fill a batch.
       state: its averaged weights are measured, as validation's are.
+      phase: of the state: which norms are frozen.
       validation: the figures of the validation split.
 
     Returns:
@@ -37,19 +39,19 @@ def measure_gap(job: Job, state: TrainState, validation: dict[str, Any]) -> dict
     size = min(job.config.train.batch_size, len(job.inputs.part) // job.mesh.size * job.mesh.size)
     if not size:
         return None
-    program = _program(job)
+    program = _program(job, phase)
     sums: Any = None
-    both = zip(_training_form(job).batches(size), job.clean.batches(size), strict=True)
-    for index, ((batch, mask), (clean, _)) in enumerate(both):
+    for index, (batch, mask) in enumerate(_training_form(job).batches(size)):
         if not mask.all():
             break
-        parts = jax.device_put((batch.images, clean.images, batch.labels), meshes.over_data(job.mesh))
-        new = program(state.variables, *parts, np.int32(index))
+        images, labels = jax.device_put((batch.images, batch.labels), meshes.over_data(job.mesh))
+        new = program(state.variables, images, labels, np.int32(index))
         sums = new if sums is None else metrics.add(sums, new)
     ways = {name: metrics.divide(found) for name, found in jax.device_get(sums).items()}
+    ways["clean"] = evaluate(job.measured, state.variables, job.clean, job.config.evaluation.batch_size, job.mesh)
+    ways["validation"] = validation
     told = {name: {"loss": found["loss"], "top1": found["top1"]} for name, found in ways.items()}
-    told["validation"] = {"loss": validation["loss"], "top1": validation["top1"]}
-    return {"examples": ways["clean"]["examples"], **told}
+    return {"examples": ways["training"]["examples"], **told}
 
 
 def _training_form(job: Job) -> Batches:
@@ -60,22 +62,19 @@ def _training_form(job: Job) -> Batches:
     return host_batches(train.subset(part), training_transform(job.config, job.network.preprocessing))
 
 
-def _program(job: Job) -> Any:
-    """(variables, images as training reads them, and as they are measured, labels, index) -> the sums of each way."""
-    model: Any = job.network.model
-    augment, network = job.phases[-1].augment, job.network
-    height, width, _ = network.preprocessing.image_shape
+def _program(job: Job, phase: int) -> Any:
+    """(variables, images as training reads them, labels, index of the batch) -> the sums of two ways."""
+    model: Any = job.phases[phase].model
+    augment = job.phases[phase].augment
 
-    def measure(variables: Any, images: Any, clean: Any, labels: Any, index: jax.Array) -> dict[str, Any]:
+    def measure(variables: Any, images: Any, labels: Any, index: jax.Array) -> dict[str, Any]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.key(job.config.seed), index))
         augmented, _ = augment(augment_key, images)
         rngs = {"dropout": dropout_key}
         logits, _ = model.apply(variables, augmented, train=True, rngs=rngs, mutable=["batch_stats"])
-        (view,) = crops_and_flips(clean, height, width, 1, False)
         return {
             "training": metrics.sums_of(logits, labels),
             "augmented": metrics.sums_of(model.apply(variables, augmented, train=False), labels),
-            "clean": metrics.sums_of(model.apply(variables, network.normalise(view), train=False), labels),
         }
 
     return jax.jit(measure, compiler_options=compiler_options())

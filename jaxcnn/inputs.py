@@ -82,7 +82,7 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
         labels, mean, std = train.labels, found.mean, found.std
     whole = sources["train"].num_examples == len(labels)
     where = sources["train"].records.where if whole else "readable example {}".format
-    part = _measured_part(config.evaluation.train_examples, len(labels), len(ready["validation"].labels))
+    part = _measured_part(config, len(labels), len(ready["validation"].labels))
     clean: Arrays | Source | None = None
     if len(part):
         same = (train_shape, train_share) == (shape, share)
@@ -91,13 +91,23 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
         elif isinstance(train, Arrays) and same:
             clean = loader.take(train, part)
         else:  # what training reads is larger, for random crops
-            clean = _ready(kind, config.data, sources["train"].subset(part), shape, share)
+            source = sources["train"]
+            if not whole:  # places are among those that can be read
+                unreadable = scan(source, train_shape, train_share, cache_dir=config.data.cache_dir).unreadable
+                source = source.subset(loader.kept_places(source, unreadable, "skip"))
+            clean = _ready(kind, config.data, source.subset(part), shape, share)
     return Inputs(kind, train, ready, labels, mean, std, where, part, clean)
 
 
-def _measured_part(wanted: int | None, num_train: int, num_validation: int) -> np.ndarray:
-    """Places of the training examples that are measured besides validation: drawn once and for all, in their order."""
+def _measured_part(config: TrainConfig, num_train: int, num_validation: int) -> np.ndarray:
+    """Places of the training examples that are measured besides validation: drawn once and for all, in their order.
+
+    By default of whole batches, if there are any: the gap is measured in training mode too, where batches matter.
+    """
+    wanted, size = config.evaluation.train_examples, config.train.batch_size
     count = min(num_train // 10, num_validation) if wanted is None else min(wanted, num_train)
+    if wanted is None and count > size:
+        count -= count % size
     return np.sort(np.random.default_rng(0).permutation(num_train)[:count])
 
 

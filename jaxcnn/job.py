@@ -84,8 +84,11 @@ class Job:
         shapes = self.phases[phase].state_shapes(self.network)
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
 
-    def compile_chunk(self, state: TrainState, sums: Sums, phase: int = 0) -> Callable:
-        """Returns the compiled chunk of a phase; ahead of time, so that nothing can compile again during it."""
+    def compile_chunk(self, state: TrainState, sums: Sums, phase: int = 0, inputs: Any = None) -> Callable:
+        """Returns the compiled chunk of a phase; ahead of time, so that nothing can compile again during it.
+
+        `inputs` are of the form that the feed gives; none: they are asked of it.
+        """
         everywhere = meshes.replicated(self.mesh)
         jitted = jax.jit(
             self.chunk(phase),
@@ -93,7 +96,8 @@ class Job:
             out_shardings=everywhere,
             compiler_options=compiler_options(training=trains_backbone(state.params)),
         )
-        inputs = self.feed.inputs(int(state.step), 1)
+        if inputs is None:
+            inputs = self.feed.inputs(int(state.step), 1)
         return jitted.lower(state, sums, self.feed.source, inputs, np.int32(0)).compile()
 
     def compile_look(self, state: TrainState, inputs: Any, phase: int = 0) -> Callable:

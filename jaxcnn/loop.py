@@ -98,7 +98,8 @@ class Trainer:
             self.progress.phase = phase
         self.certificate.begin(phase, self.step, self.state.frozen)
         begun = time.perf_counter()
-        compiled = job.compile_chunk(self.state, self.sums, phase)
+        inputs = job.feed.inputs(self.step, 1)
+        compiled = job.compile_chunk(self.state, self.sums, phase, inputs)
         seconds = time.perf_counter() - begun
         self.compile_seconds += seconds
         if len(job.phases) > 1:
@@ -107,8 +108,8 @@ class Trainer:
                 f"phase {phase + 1} of {len(job.phases)} from step {self.step}: {numbers:,} parameters train; "
                 f"compiled in {seconds:.1f} s"
             )
+        self.monitor.begin(inputs, phase)
         self.pace, self.watch = Pace(job.feed.rows), Stopwatch()
-        self.monitor.begin(self.state, phase)
         return compiled
 
     def _boundaries(self) -> list[tuple[int, float]]:
@@ -163,9 +164,10 @@ class Trainer:
         self.pace.measured(count, now)
         if self.seconds_to_first_step is None:
             self.seconds_to_first_step = now - self.started
+        done = int(figures["examples"]) // self.job.config.train.batch_size - int(figures["nonfinite"])
+        self.monitor.after(int(figures["step"]), done, trace["objective"])
         if figures["nonfinite"]:
             self._fail_in_step()
-        self.monitor.after(int(figures["step"]), count, trace["objective"])
         loss = figures["loss"] / figures["examples"]
         if not math.isfinite(loss):
             self._fail(f"the training loss is {loss} by step {int(figures['step'])}")
@@ -177,7 +179,7 @@ class Trainer:
         save(failed, self.folder)
         what = told(failed.notes)
         self.writer.health({"event": "nonfinite", "what": what, **in_json(failed.notes)})
-        self._fail(f"{what}; saved, do it again with: jaxcnn replay {shlex.quote(str(self.folder.path))}")
+        self._fail(f"{what}; saved, `jaxcnn replay {shlex.quote(str(self.folder.path))}` does it again")
 
     def _fail(self, what: str) -> NoReturn:
         self.checkpoints.wait()
@@ -241,11 +243,12 @@ class Trainer:
         self.checkpoints.wait()
         self.certificate.end(self.step, self.state.frozen)
         assert self.progress.best is not None
-        best, state = int(self.progress.best["step"]), self.state
+        best, state, phase = int(self.progress.best["step"]), self.state, self.progress.phase
         final = self.figures.measure(state)
         if best != self.step:
             trees, notes, best = self.checkpoints.restore_best(self._templates, LOG.warning)
-            state = from_trees(trees, self.job.phases[notes.get("phase", 0)].rule)[0]
+            phase = notes.get("phase", 0)
+            state = from_trees(trees, self.job.phases[phase].rule)[0]
         ours = {
             "stopped_early": self.progress.stopped_early,
             "seconds": self._seconds(),
@@ -255,7 +258,7 @@ class Trainer:
             "health": self.monitor.end(),
         }
         figures = final if best == self.step else self.figures.measure(state)
-        result = self.figures.result(state, best, figures, self.step, final, self.folder.metrics())
+        result = self.figures.result(state, phase, best, figures, self.step, final, self.folder.metrics())
         result |= ours
         self.drawings.record(self.figures.confusion, best)
         self.folder.write_json("result.json", result)
@@ -288,4 +291,5 @@ def train(
         steps = trainer.checkpoints.steps() or "none"
         raise RunFailed(f"{folder.path}: {error.strerror or error}; checkpoints: {steps}") from error
     finally:
+        trainer.monitor.close()
         job.feed.close()

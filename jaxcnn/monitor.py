@@ -22,6 +22,7 @@ LOOK_STEPS = 2.0
 """What a look may cost at most, in steps: measured 1.2 to 1.8 (forward and backward pass, figures of each layer)."""
 _WINDOW = 100  # steps a spike is compared with
 _ENOUGH = 30
+_MOST_TOLD = 20  # spikes in the log; health.jsonl has all
 
 
 class Monitor:
@@ -34,18 +35,24 @@ class Monitor:
         self._compiled: Callable | None = None
         self._compiling: threading.Thread | None = None
         self._phase = -1
+        self._begun = 0.0
+        self._spikes_told = 0
         self._alarmed: dict[str, str] = {}
         self._told: set[str] = set()
         self._spikes = Spikes(job.config.health.spike_factor)
 
-    def begin(self, state: Any, phase: int) -> None:
-        """Starts to compile for the steps of a phase, beside the first of them where looks are a default."""
+    def begin(self, inputs: Any, phase: int) -> None:
+        """Starts to compile for the steps of a phase, beside the first of them where looks are a default.
+
+        Args:
+          inputs: of the form that the feed gives.
+          phase: whose steps come next.
+        """
         if not self.every or (self._phase == phase and self._compiled is not None):
             return
-        self._wait()
+        self.close()
         self._phase, self._compiled = phase, None
         shapes = self._job.state_shapes(phase)
-        inputs = self._job.feed.inputs(int(state.step), 1)  # the form of them
         if self._job.config.health.every_steps is None and jax.process_count() == 1:
             self._compiling = threading.Thread(target=self._compile, args=(shapes, inputs, phase), daemon=True)
             self._compiling.start()
@@ -54,10 +61,15 @@ class Monitor:
 
     def _compile(self, shapes: Any, inputs: Any, phase: int) -> None:
         began = time.perf_counter()
-        self._compiled = self._job.compile_look(shapes, inputs, phase)
+        try:
+            self._compiled = self._job.compile_look(shapes, inputs, phase)
+        except jax.errors.JaxRuntimeError as error:  # for want of memory, most likely: the run can do without
+            self._writer.say(f"warning: the layers are not looked at, as the program did not compile: {error}")
         self.compile_seconds += time.perf_counter() - began
+        self._begun = time.perf_counter()
 
-    def _wait(self) -> None:
+    def close(self) -> None:
+        """Waits for the compiler: a process must not end while a thread is in it."""
         if self._compiling is not None:
             self._compiling.join()
             self._compiling = None
@@ -67,17 +79,27 @@ class Monitor:
         return self.every - step % self.every if self.every else 2**31
 
     def is_due(self, step: int) -> bool:
-        """Returns whether the layers are to be looked at before the step that follows `step` others."""
-        return bool(self.every) and step % self.every == 0 and self._compiled is not None
+        """Returns whether the layers are to be looked at before the step that follows `step` others.
+
+        Where steps are so short that a look with its writing takes more than `health.share` of the time, some are left
+        out; not with several processes, which must agree.
+        """
+        if not self.every or step % self.every or self._compiled is None:
+            return False
+        config = self._job.config.health
+        if config.every_steps is not None or jax.process_count() > 1 or not self.looks:
+            return True
+        return self.seconds <= config.share * (time.perf_counter() - self._begun)
 
     def look(self, state: Any, inputs: Any, step: int) -> None:
         """Records the figures of the step that comes next; `inputs` are its own and maybe those of steps after it."""
         began = time.perf_counter()
         assert self._compiled is not None
         figures = jax.tree.map(float, jax.device_get(self._compiled(state, self._job.feed.source, inputs)))
+        del figures["nonfinite"]  # of steps that go wrong, which have a line of their own
+        self._writer.health({"step": step, **jax.tree.map(_plain, figures)})
         self.looks += 1
         self.seconds += time.perf_counter() - began
-        self._writer.health({"step": step, **jax.tree.map(_plain, figures)})
         now = alarms(figures)
         for what in sorted(now.keys() & self._alarmed.keys() - self._told):  # twice in a row: no chance of one batch
             self._writer.say(f"health, step {step}: {now[what]}")
@@ -91,6 +113,9 @@ class Monitor:
             examples = self._job.examples_of(step)
             event = {"step": step, "loss": loss, "expected": expected, "examples": examples}
             self._writer.health({"event": "loss_spike", **event})
+            self._spikes_told += 1
+            if self._spikes_told > _MOST_TOLD:
+                continue
             self._writer.say(
                 f"loss spike in step {step}: {loss:.4g}, the median before it {expected:.4g}; examples "
                 f"{', '.join(map(str, examples[:4]))}, ... (all in health.jsonl)"
@@ -98,7 +123,7 @@ class Monitor:
 
     def end(self) -> dict[str, Any] | None:
         """Returns what the looks have cost; none if there were none."""
-        self._wait()
+        self.close()
         if not self.looks:
             return None
         return {"looks": self.looks, "every_steps": self.every, "seconds": self.seconds,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -30,6 +31,7 @@ class Phase:
     Attributes:
       epoch: where it begins.
       rule: what is frozen.
+      model: the network, in which norms that are frozen use their running statistics.
       step: one step; see `training/step.py`.
       optimizer: of the leaves that train.
       use_ema: whether moving averages are kept.
@@ -39,6 +41,7 @@ class Phase:
 
     epoch: float
     rule: GlobRule
+    model: nn.Module
     step: Step
     optimizer: optax.GradientTransformation
     use_ema: bool
@@ -96,7 +99,9 @@ def make_phases(
         model = build_network(config, network.preprocessing, network.class_names, rule).model
         parts = (model.clone(start=start), optimizer, augment, options)
         look = make_look(*parts, config.model.activation)
-        phases.append(Phase(epoch, rule, make_step(*parts), optimizer, optim.ema_decay is not None, augment, look))
+        phases.append(
+            Phase(epoch, rule, model, make_step(*parts), optimizer, optim.ema_decay is not None, augment, look)
+        )
     return tuple(phases)
 
 

@@ -162,7 +162,8 @@ class RunFolder:
         """Drops the lines after `last_step`: they come again when a run goes on from there."""
         kept = [line for line in self.metrics() if line["step"] <= last_step]
         self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
-        if health := self.health():  # whose steps are those that come next
+        if (self.path / "health.jsonl").is_file():  # its steps are those that come next
+            health = self.health()
             self.write("health.jsonl", "".join(json.dumps(line) + "\n" for line in health if line["step"] < last_step))
 
     def write_json(self, name: str, value: Any) -> None:

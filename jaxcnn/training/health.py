@@ -1,5 +1,6 @@
 """Figures of each layer: what flows through it, its gradient, and how far a step moves it. Pure; changes nothing."""
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -42,6 +43,8 @@ def make_look(
         before it gave: `activation_figures`. logits: the same of the output.
       leaves: by the path of each trainable parameter: grad_norm, weight_norm and, of kernels, update_ratio.
       objective, grad_norm: of the batch.
+      nonfinite: how many values are not finite, of the images, of the inputs of each layer, the logits, each parameter
+        and each gradient. They are counted, because means and norms of large finite values overflow.
     """
     draw, gradients, open_model = make_draw(augment, options), make_gradients(model, options), unscanned(model)
 
@@ -60,9 +63,20 @@ def make_look(
             "leaves": leaf_figures(grads, updates, state.params),
             "objective": sums["objective"],
             "grad_norm": optax.tree.norm(grads),
+            "nonfinite": {
+                "images": _nonfinite(drawn.images),
+                "inputs": OrderedDict((path, _nonfinite(x)) for path, x in inputs.items()),
+                "logits": _nonfinite(seen.logits),
+                "params": {path: _nonfinite(leaf) for path, leaf in flatten(state.current["params"]).items()},
+                "grads": {path: _nonfinite(leaf) for path, leaf in flatten(grads).items()},
+            },
         }
 
     return look
+
+
+def _nonfinite(x: jax.Array) -> jax.Array:
+    return jnp.sum(~jnp.isfinite(x))
 
 
 def activation_figures(x: jax.Array, activation: str) -> dict[str, jax.Array]:
@@ -124,25 +138,22 @@ def first_nonfinite(figures: dict[str, Any]) -> str:
     In the order of a step: parameters, images, activations from the first layer to the last, loss; then the gradients
     from the last layer to the first.
     """
-
-    def broken(part: dict[str, Any], name: str) -> bool:
-        return not math.isfinite(part[name])
-
-    for path, leaf in figures["leaves"].items():
-        if broken(leaf, "weight_norm"):
+    counts = figures["nonfinite"]
+    for path, count in counts["params"].items():
+        if count:
             return f"in the parameter {path}"
-    layers = list(figures["layers"])
-    for place, path in enumerate(layers):
-        if broken(figures["layers"][path], "mean"):  # the std of large finite values may overflow
-            return (
-                f"after {layers[place - 1]}" if place else "in the images, as augmentation and normalisation leave them"
-            )
-    if broken(figures["logits"], "mean"):
+    layers = list(counts["inputs"])
+    if counts["images"] or counts["inputs"][layers[0]]:
+        return "in the images, after augmentation and normalisation"
+    for before, path in itertools.pairwise(layers):
+        if counts["inputs"][path]:
+            return f"after {before}"
+    if counts["logits"]:
         return f"in the logits, after {layers[-1]}"
-    if broken(figures, "objective"):
+    if not math.isfinite(figures["objective"]):
         return "in the loss: its logits are finite"
     order = {path: place for place, path in enumerate(layers)}
-    bad = [path for path, leaf in figures["leaves"].items() if broken(leaf, "grad_norm")]
+    bad = [path for path, count in counts["grads"].items() if count]
     if bad:
         return f"in the gradient of {max(bad, key=lambda path: order.get(path.rpartition('/')[0], -1))}"
     return "in the norm of the gradient, which overflows: each gradient is finite"
