@@ -34,9 +34,15 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def check(self) -> None:
+        """Raises Interrupted if a stop was requested before there is anything to save."""
+        if self.requested:
+            raise Interrupted("interrupted before the first step: nothing is lost; start it again")
+
     def _receive(self, number: int, frame: Any) -> None:
         if self.immediate:
-            raise Interrupted("interrupted while the data were read: no step was done; start it again")
+            self.requested = True  # for `check`: what is raised in the midst of a library may be lost there
+            self.check()
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.requested = True

@@ -66,11 +66,12 @@ def test_mistakes_are_told_before_anything_is_checked(config: Path, tmp_path: Pa
     for arguments, message in (
         (["--out", str(tmp_path / "file")], "--out"),
         (["--plant", "overlapp", "--out", str(tmp_path / "a")], "did you mean 'overlap'"),
-        (["--model.name", "resnet21"], "no such network"),
+        (["--model.name", "resnet21", "--out", str(tmp_path / "a")], "no such network"),
     ):
         assert main(["preflight", "--config", str(config), *arguments]) == 2
         error = capsys.readouterr().err
         assert message in error
+        assert not list(tmp_path.glob("a*"))
 
 
 def test_a_failed_check_stops_training_unless_told_otherwise(
@@ -95,5 +96,21 @@ def test_the_found_rate_is_in_the_config_of_the_run(config: Path, tmp_path: Path
     assert folder.config.optim.peak_lr == float(f"{found['suggestion']:.1e}") != 0.05
     assert (folder.path / "lr_finder.png").is_file()
     assert f"optim.peak_lr={folder.config.optim.peak_lr:g}, not 0.05" in capsys.readouterr().err
-    assert main([*arguments, "--find-lr", "--resume"]) == 2
-    assert "--find-lr and --preflight are for new runs" in capsys.readouterr().err
+    assert main([*arguments, "--find-lr", "--resume", "auto"]) == 0  # as a scheduler starts the same line again
+    assert "suggested" not in capsys.readouterr().err
+
+
+def test_a_stop_that_a_library_swallows_ends_the_command_all_the_same() -> None:
+    import contextlib
+    import os
+    import signal
+
+    from jaxcnn.errors import Interrupted
+    from jaxcnn.pace import StopRequest
+
+    with StopRequest() as stop:
+        stop.immediate = True
+        with contextlib.suppress(Exception):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted, match="before the first step"):
+            stop.check()

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections import OrderedDict
 
 import flax.linen as nn
 import jax
@@ -133,23 +134,43 @@ def test_alarms_name_the_layer_and_the_figure() -> None:
     assert "its gradient is 0" in found["gradient b/kernel"]
 
 
+def counts_with(**changes: dict[str, int]) -> dict:
+    """Figures of a look at two layers in which nothing is not finite but what is said."""
+    inputs = OrderedDict(a=0, b=0)
+    leaves = {"a/kernel": 0, "b/kernel": 0}
+    counts = {"images": 0, "inputs": inputs, "logits": 0, "params": leaves, "grads": leaves}
+    for part, change in changes.items():
+        counts[part] = type(counts[part])({**counts[part], **change}) if isinstance(change, dict) else change
+    return {"nonfinite": counts, "objective": 2.3, "grad_norm": 1.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
-        ({"a/kernel": {"weight_norm": math.nan}, "b": {"mean": math.nan}}, "in the parameter a/kernel"),
-        ({"a": {"mean": math.inf}, "b": {"mean": math.nan}}, "in the images"),
-        ({"b": {"mean": math.nan}, "logits": {"mean": math.nan}}, "after a"),
-        ({"logits": {"mean": math.inf}}, "in the logits, after b"),
-        ({"a/kernel": {"grad_norm": math.nan}, "b/kernel": {"grad_norm": math.nan}}, "in the gradient of b/kernel"),
+        ({"params": {"a/kernel": 1}, "inputs": {"b": 9}}, "in the parameter a/kernel"),
+        ({"images": 1, "inputs": {"a": 1, "b": 9}}, "in the images"),
+        ({"inputs": {"b": 1}, "logits": 3}, "after a"),
+        ({"logits": 3}, "in the logits, after b"),
+        ({"grads": {"a/kernel": 1, "b/kernel": 1}}, "in the gradient of b/kernel"),
     ],
 )
 def test_the_first_place_that_is_not_finite_is_named(changes: dict, place: str) -> None:
-    assert first_nonfinite(figures_with(**changes)).startswith(place)
+    assert first_nonfinite(counts_with(**changes)).startswith(place)
 
 
 def test_of_finite_logits_the_loss_is_named() -> None:
-    assert first_nonfinite({**figures_with(), "objective": math.nan}).startswith("in the loss")
-    assert first_nonfinite({**figures_with(), "grad_norm": math.inf}).startswith("in the norm of the gradient")
+    assert first_nonfinite({**counts_with(), "objective": math.nan}).startswith("in the loss")
+    assert first_nonfinite({**counts_with(), "grad_norm": math.inf}).startswith("in the norm of the gradient")
+
+
+def test_large_finite_values_are_not_taken_for_infinite_ones() -> None:
+    look, _, state = look_of(StepOptions(seed=3))
+    kernel = state.params["head"]["kernel"]
+    params = {**state.params, "head": {**state.params["head"], "kernel": jnp.full_like(kernel, 3e19)}}
+    figures = jax.tree.map(float, jax.jit(look)(state.replace(params=params), IMAGES, LABELS))
+    assert not math.isfinite(figures["leaves"]["head/kernel"]["weight_norm"])  # its squares overflow
+    assert figures["nonfinite"]["params"]["head/kernel"] == 0
+    assert "in the parameter" not in first_nonfinite(figures)
 
 
 class Exploding(nn.Module):

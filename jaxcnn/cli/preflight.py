@@ -8,7 +8,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def run(argv: Sequence[str], *, started: float) -> int:
         "--out", metavar="DIR", type=Path, help="where the report goes (default: runs/preflight-NAME-TIME)"
     )
     parser.add_argument("--html", action="store_true", help="the report as one HTML page too")
-    parser.add_argument("--plant", metavar="FAULT", help="plant a known fault first, to see what the checks say of it")
+    parser.add_argument("--plant", metavar="FAULT", help="plant a known fault first, to see what the checks say of it; "
+                        "docs/tuning.md lists them, and so does an unknown name")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options, rest = parser.parse_known_args(list(argv))
 
@@ -41,7 +42,9 @@ def run(argv: Sequence[str], *, started: float) -> int:
     from jaxcnn.cli.train import parse_config
     from jaxcnn.config_reader import load_config
 
-    config = parse_config(load_config(options.config) if options.config else TrainConfig(), rest, parser)
+    config = parse_config(
+        load_config(options.config) if options.config else TrainConfig(), rest, parser, "jaxcnn preflight"
+    )
     runtime.quiet_libraries()
     runtime.set_up_logging()
     if config.train.compilation_cache:
@@ -84,32 +87,42 @@ def check_run(
     Raises:
       InputError: the config does not build, or the report cannot be written.
     """
+    from jaxcnn import page
     from jaxcnn.preview import draw_preview, preview
     from jaxcnn.tuning import rendering
     from jaxcnn.tuning.building import subject_of
-    from jaxcnn.tuning.faults import planted
+    from jaxcnn.tuning.faults import check_name, planted
     from jaxcnn.tuning.preflight import preflight
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror}") from None
+    if plant is not None:
+        check_name(plant)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file: name a folder")
     job, subject = subject_of(config)
-    parts = (subject, job) if plant is None else (planted(subject, plant), None)
+    title = f"preflight of {config.name}"
+    checks: Iterator[Any]
+    if plant is None:
+        checks = itertools.chain([_whole_splits(config)], preflight(subject, job))
+    else:
+        checks, title = preflight(planted(subject, plant)), f"{title}, {plant} planted"
     findings = []
-    for found in itertools.chain([_whole_splits(config)], preflight(*parts)):
+    for found in checks:
         findings.append(found)
         say(rendering.as_line(found))
     say(rendering.told(findings))
-    title = f"preflight of {config.name}"
-    files = {"figure": out / "preflight.png", "sheet": out / "sheet.png", "json": out / "preflight.json"}
+    files = {"figure": out / "preflight.png", "json": out / "preflight.json"}
+    sheets = {}
     try:
+        out.mkdir(parents=True, exist_ok=True)
         rendering.draw(findings, files["figure"], title)
-        draw_preview(preview(config, *_SHEET), files["sheet"], f"{title}: what training sees")
-        files["json"].write_text(json.dumps(rendering.as_json(findings), indent=2) + "\n")
+        page.write(files["json"], json.dumps(rendering.as_json(findings), indent=2) + "\n")
+        if plant is None:  # a fault is planted into parts, not into the config that the sheet is made of
+            files["sheet"] = out / "sheet.png"
+            sheets["what training sees"] = files["sheet"]
+            draw_preview(preview(config, *_SHEET), files["sheet"], f"{title}: what training sees")
         if html:
             files["page"] = out / "preflight.html"
-            rendering.write_html(findings, files["page"], title, {"what training sees": files["sheet"]})
+            rendering.write_html(findings, files["page"], title, sheets)
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}") from None
     return findings, {kind: str(path) for kind, path in files.items()}

@@ -42,7 +42,8 @@ def _options() -> argparse.ArgumentParser:
     group.add_argument(
         "--find-lr",
         action="store_true",
-        help="sweep the learning rate first and train with the suggested optim.peak_lr: it is in the run's config",
+        help="sweep the learning rate first and train with the suggested optim.peak_lr, which is then in the run's "
+        "config; a run that goes on keeps the rate that it has",
     )
     group.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps with jax.profiler into RUN/profile")
     group.add_argument(
@@ -56,14 +57,16 @@ def _options() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_config(default: TrainConfig, rest: Sequence[str], options: argparse.ArgumentParser) -> TrainConfig:
+def parse_config(
+    default: TrainConfig, rest: Sequence[str], options: argparse.ArgumentParser, prog: str = "train.py"
+) -> TrainConfig:
     """Returns the config with the command line's overrides; --help lists every field with its default."""
     import tyro
 
     from jaxcnn.config_reader import check
 
     config = tyro.cli(
-        TrainConfig, prog="train.py", description=options.format_help(), default=default, args=list(rest), add_help=True
+        TrainConfig, prog=prog, description=options.format_help(), default=default, args=list(rest), add_help=True
     )
     return check(config, "command line")
 
@@ -77,12 +80,13 @@ def run(argv: Sequence[str], *, started: float | None = None) -> int:
 
     path = Path(options.workdir) if options.workdir else None
     held = _held_run(options, path)
-    if held is not None and (options.find_lr or options.preflight):
-        raise InputError(f"{held.path} has begun with its learning rate: --find-lr and --preflight are for new runs")
     own = held.config if held is not None else TrainConfig()
     default = load_config(options.config) if options.config else own
     config = parse_config(default, rest, parser)
     if held is not None:
+        if options.find_lr:  # the same command line as at the start: the rate was found then
+            optim = replace(config.optim, peak_lr=held.config.optim.peak_lr)
+            config = replace(config, optim=optim)
         config = _check_resumable(held, config)
     result, path = _train(config, options, path or _new_path(config.name), held, started=started)
     if options.json:
@@ -151,14 +155,15 @@ def _train(
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
     with StopRequest() as stop:
         stop.immediate = True
-        if options.preflight:
-            _check_first(config, path, options.preflight, log)
         job = build_job(config, held, check=lambda total_steps: _check_trace(trace, options.profile, total_steps))
         curve = None
-        if options.find_lr:
+        if options.find_lr and held is None:
             config, curve = _with_found_rate(job, log)
             job = build_job(config)
+        if options.preflight and held is None:
+            _check_first(config, path, options.preflight, log, stop)
         stop.immediate = False
+        stop.check()
         network = job.network
         folder = held or RunFolder.create(path, config, network.class_names, network.preprocessing)
         with folder.locked():
@@ -173,13 +178,17 @@ def _train(
             return train(job, folder, stop, trace=trace, started=started), path
 
 
-def _check_first(config: TrainConfig, path: Path, mode: str, log: Any) -> None:
+def _check_first(config: TrainConfig, path: Path, mode: str, log: Any, stop: Any) -> None:
     """Carries out the checks of `jaxcnn preflight`; raises InputError where one fails and the run is to stop then."""
     from jaxcnn.cli.preflight import check_run
     from jaxcnn.tuning.preflight import failed
 
-    place = path.with_name(f"{path.name}-preflight")
-    findings, files = check_run(config, place, html=False, say=log.info)
+    def say(text: str) -> None:
+        log.info(text)
+        stop.check()
+
+    place = Path(f"{path.resolve() if path.name in ('', '..') else path}-preflight")
+    findings, files = check_run(config, place, html=False, say=say)
     names = ", ".join(one.check for one in failed(findings))
     if names and mode == "stop":
         raise InputError(

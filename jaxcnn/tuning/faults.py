@@ -38,9 +38,14 @@ class Fault:
 
 def planted(subject: Subject, name: str) -> Subject:
     """Returns the subject with a fault of `FAULTS`; raises InputError for an unknown one."""
+    check_name(name)
+    return FAULTS[name].plant(subject)
+
+
+def check_name(name: str) -> None:
+    """Raises InputError for the name of no fault, with the nearest."""
     if name not in FAULTS:
         raise InputError(f"--plant {name!r}: no such fault; {did_you_mean(name, FAULTS)}")
-    return FAULTS[name].plant(subject)
 
 
 def _shuffled_labels(subject: Subject) -> Subject:

@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from jaxcnn.errors import InputError
+from jaxcnn.errors import Interrupted
 from jaxcnn.job import Job
 from jaxcnn.tuning import augment_checks, cost_checks, data_checks, network_checks, signal_checks, training_checks
 from jaxcnn.tuning.findings import Finding
@@ -53,7 +53,9 @@ def preflight(subject: Subject, job: Job | None = None) -> Iterator[Finding]:
         began = time.perf_counter()
         try:
             found = check()
-        except (InputError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        except Interrupted:
+            raise
+        except Exception as error:  # of anybody's parts: flax, XLA, Python have no class of errors in common
             words = " ".join(str(error).split())[:300]
             advice = "the parts do not fit each other: apply model, loss and augmentation to one batch by hand"
             found = Finding(name.replace("_", " "), "fail", f"{type(error).__name__}: {words}", "no error", advice)
