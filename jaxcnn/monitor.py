@@ -54,7 +54,9 @@ class Monitor:
         self._phase, self._compiled = phase, None
         shapes = self._job.state_shapes(phase)
         if self._job.config.health.every_steps is None and jax.process_count() == 1:
-            self._compiling = threading.Thread(target=self._compile, args=(shapes, inputs, phase), daemon=True)
+            self._compiling = threading.Thread(
+                target=self._compile, args=(shapes, inputs, phase), name="look", daemon=True
+            )
             self._compiling.start()
         else:
             self._compile(shapes, inputs, phase)

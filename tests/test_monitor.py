@@ -2,18 +2,21 @@
 
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from jaxcnn.build import build_job
 from jaxcnn.cli import main
-from jaxcnn.config import HealthConfig, TrainConfig
+from jaxcnn.config import DataConfig, HealthConfig, ResizedCropConfig, TrainConfig
 from jaxcnn.errors import Interrupted, RunFailed
 from jaxcnn.evaluation import evaluate
+from jaxcnn.gap_measurement import measure_gap
 from jaxcnn.job import Job
 from jaxcnn.loop import train
 from jaxcnn.monitor import looks_every
@@ -153,3 +156,54 @@ def test_replay_of_a_damaged_step_is_an_error(failed: tuple[str, RunFolder], cap
     file.write_bytes(file.read_bytes()[:1000])
     assert main(["replay", str(tmp_path / "run")]) == 2
     assert "step.npz is not whole" in capsys.readouterr().err
+
+
+def test_clean_examples_are_the_right_ones_where_some_cannot_be_read(tmp_path: Path, tiny: TrainConfig) -> None:
+    for label in ("dark", "bright"):
+        (tmp_path / "photos" / "train" / label).mkdir(parents=True)
+        (tmp_path / "photos" / "validation" / label).mkdir(parents=True)
+        for number in range(12):
+            image = np.full((12, 12, 3), 10 * number + 100 * (label == "bright"), np.uint8)
+            place = tmp_path / "photos" / ("train" if number < 9 else "validation") / label / f"{number}.png"
+            assert cv2.imwrite(str(place), image)
+    (tmp_path / "photos" / "train" / "bright" / "0.png").write_bytes(b"no image")
+    config = with_fields(
+        tiny,
+        data=DataConfig(
+            "folder", data_dir=str(tmp_path / "photos"), image_size=8, crop_share=0.8, unreadable="skip",
+            cache_dir=str(tmp_path / "cache"),
+        ),
+        augment__resized_crop=ResizedCropConfig(1.0, (0.9, 1.0)),
+        train__batch_size=8, evaluation__batch_size=8, evaluation__train_examples=17,
+    )  # fmt: skip
+    job = build_job(config)
+    assert job.clean is not None
+    assert len(job.clean) == 17
+    np.testing.assert_array_equal(np.asarray(job.clean.labels), job.inputs.labels[job.inputs.part])
+    brightness = np.asarray(job.clean.images)[:, 4, 4, 0]
+    np.testing.assert_array_equal(np.asarray(job.inputs.train.images)[job.inputs.part, 5, 5, 0], brightness)
+
+
+def test_the_gap_of_thawed_weights_has_the_norms_of_their_phase(tiny: TrainConfig, tmp_path: Path) -> None:
+    config = with_fields(
+        tiny,
+        freeze=("backbone/**",),
+        unfreeze=((1.0, "backbone/**"),),
+        evaluation__train_examples=64,
+        train__epochs=2.0,
+    )
+    job = build_job(config)
+    frozen = measure_gap(job, job.phases[0].begin(job.initial_state().current), 0, {"loss": 0.0, "top1": 0.0})
+    thawed = measure_gap(job, job.initial_state(), 1, {"loss": 0.0, "top1": 0.0})
+    assert frozen is not None
+    assert thawed is not None
+    assert frozen["training"]["loss"] == pytest.approx(frozen["augmented"]["loss"], rel=1e-5)
+    assert abs(thawed["training"]["loss"] - thawed["augmented"]["loss"]) > 1e-3
+
+
+def test_an_interrupted_run_waits_for_the_compiler(tiny: TrainConfig, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("jaxcnn.monitor.LOOK_STEPS", 0.1)  # looks every 4 steps, compiled beside the first ones
+    job, folder = started(tiny, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(job, folder, StopAt(1))
+    assert not [thread for thread in threading.enumerate() if thread.name == "look"]
