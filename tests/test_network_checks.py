@@ -82,9 +82,7 @@ def test_kernels_of_deviation_one_are_found_by_the_initial_loss() -> None:
     assert checks.initial_loss(subject_with(build_model(config, SHAPE, 10))).verdict == "fail"
 
 
-@pytest.mark.parametrize(
-    ("after", "said"), [(nn.softmax, "softmax"), (nn.relu, "activation"), (nn.sigmoid, "sigmoid")], ids=str
-)
+@pytest.mark.parametrize(("after", "said"), [(nn.softmax, "softmax"), (nn.relu, "activation"), (nn.sigmoid, "sigmoid")])
 def test_an_activation_after_the_last_layer_is_found(after: Callable, said: str) -> None:
     found = checks.network_outputs(subject_with(Chain(after=after)))
     assert found.verdict == "fail"
