@@ -156,7 +156,7 @@ def _train(
     with StopRequest() as stop:
         stop.immediate = True
         job = build_job(config, held, check=lambda total_steps: _check_trace(trace, options.profile, total_steps))
-        curve = None
+        curve, planned = None, config.optim.peak_lr
         if options.find_lr and held is None:
             config, curve = _with_found_rate(job, log)
             job = build_job(config)
@@ -170,7 +170,7 @@ def _train(
             if held is None:
                 folder.write_json("environment.json", runtime.environment())
             if curve is not None:
-                curve.plot(folder.path / "lr_finder.png", f"learning rate of {path.name}")
+                curve.plot(folder.path / "lr_finder.png", path.name, planned)
                 folder.write_json("lr_finder.json", curve.to_json())
             if folder.result() is None:
                 started += _tell_receipts(job, folder, options.receipt, log, again=held is not None)
