@@ -13,7 +13,7 @@ it has a result or its planned epochs, or, where neither is known, once its rate
 |                 | above 2 ln K with a top-1 below 2 / K                                                            |
 | early           | fewer than 4 evaluations                                                                         |
 | rate too high   | at half the peak or more, 2 evaluations have risen; or the run guesses, after a train loss that  |
-|                 | had risen or was above 2 ln K: its units are dead; or the median of 3 evaluations or more at     |
+|                 | had risen or was above 2 ln K: units may be dead; or the median of 3 evaluations or more at      |
 |                 | half the peak is above 0.95 ln K, below it the loss falls under 0.9 of that, and while the rate  |
 |                 | was high it did not fall steadily: it had risen, or fell less than a quarter as fast as later    |
 | evaluation lags | not while the rate is above half the peak and the run is not done: at each of the last 3         |
@@ -123,15 +123,16 @@ def _rate_too_high(curves: LearningCurves) -> Diagnosis | None:
 
 
 def _dead(curves: LearningCurves) -> str | None:
-    """A step that was too large leaves units without a gradient: no later rate brings them back."""
+    """Steps that are too large may leave units without a gradient, which no later rate brings back."""
     far = curves.risen | (curves.train_loss > _MOST_LOSS * curves.guess)
     if not far.any() or not curves.guesses:
         return None
     worst = int(np.argmax(np.where(far, curves.train_loss, -np.inf)))
+    since = "" if worst == len(curves.lines) - 1 else f", and is now {curves.train_loss[-1]:.3g}"
     return (
-        f"the train loss was {curves.train_loss[worst]:.3g} at epoch {curves.epoch[worst]:g} and is now "
-        f"{curves.train_loss[-1]:.3g}, no better than guessing ({curves.guess:.2f}), train top-1 "
-        f"{100 * curves.late('train'):.1f} %: units have died; {_LOWER}, or set model.norm"
+        f"the train loss went to {curves.train_loss[worst]:.3g} at epoch {curves.epoch[worst]:g}{since}, no better "
+        f"than guessing ({curves.guess:.2f}), train top-1 {100 * curves.late('train'):.1f} %: units may have died; "
+        f"{_LOWER}, or set model.norm"
     )
 
 

@@ -18,13 +18,11 @@ from jaxcnn.build import build_job
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cli import main
 from jaxcnn.cli.train import _options, parse_config
-from jaxcnn.comparison import RunRecord
 from jaxcnn.config import DataConfig, EvaluationConfig, LoopConfig, ModelConfig, OptimConfig, TrainConfig
 from jaxcnn.config_reader import load_config
-from jaxcnn.diagnosis import Diagnosis
 from jaxcnn.page import page
 from jaxcnn.predict import load_run
-from jaxcnn.report.figures import confusion_section, gap_section, worst_section
+from jaxcnn.report.figures import confusion_section, worst_section
 from jaxcnn.report.health import health_section
 from jaxcnn.report.measuring import WorstImage, measure_validation
 from jaxcnn.report.settings import command_of, config_section, trained_from
@@ -235,20 +233,6 @@ def test_the_choice_none_is_not_what_is_not_set() -> None:
     section = Outline(config_section(with_fields(TrainConfig(), model__norm="none", optim__ema_decay=None)))
     assert "model.normnonenot set" in section.text
     assert "optim.ema_decaynot set0.996" in section.text
-
-
-@pytest.mark.parametrize(
-    ("examples", "parts"), [(1000, ("-7.00", "-2.00", "+14.00", "+5.00")), (50, ("-7", "-2", "+14", "+5"))]
-)
-def test_the_gap_of_a_page_has_the_signs_and_digits_of_the_sentence(examples: int, parts: tuple[str, ...]) -> None:
-    figures = (("training", 0.9, 0.5), ("augmented", 0.92, 0.4), ("clean", 0.99, 0.1), ("validation", 0.85, 0.7))
-    gap = {name: {"top1": top1, "loss": loss} for name, top1, loss in figures}
-    record = RunRecord("run", Path("run"), {}, [], {"gap": {"examples": examples, **gap}}, Diagnosis("healthy", ""))
-    text = Outline(gap_section(record)).text
-    for part, cause in zip(parts, ("augmentation", "dropout and norm mode", "generalisation", "the gap"), strict=True):
-        nats = {"augmentation": -0.3, "dropout and norm mode": -0.1, "generalisation": 0.6, "the gap": 0.2}[cause]
-        assert f"{part}{nats:+.4f}{cause}" in text
-    assert ("±" in text) == (examples < 200)
 
 
 def test_leaves_say_from_when_on_they_train() -> None:
