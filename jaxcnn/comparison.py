@@ -137,9 +137,9 @@ def as_json(runs: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Returns a setting as in a config: text bare, none as "none", sequences as JSON."""
+    """Returns a setting as in a config: text bare, sequences as JSON, none as "not set" ("none" is a choice)."""
     if value is None:
-        return "none"
+        return "not set"
     if isinstance(value, str):
         return value
     return f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

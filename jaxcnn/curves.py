@@ -43,7 +43,7 @@ def plot_curves(lines: Lines, path: Path, title: str, note: str = "") -> None:
     note = textwrap.fill(note, 140)
     figure.suptitle(f"{title}\n{note}" if note else title, parse_math=False, fontsize=10)
     if lines:
-        figure.supxlabel(split_of_line(lines[-1]), fontsize=8, color="#555555", parse_math=False)
+        figure.supxlabel(textwrap.fill(split_of_line(lines[-1]), 180), fontsize=8, color="#555555", parse_math=False)
     save(figure, path)
 
 

@@ -37,6 +37,8 @@ class Drawings:
     def draw(self, matrices: dict[str, np.ndarray], step: int, *, failed: bool = False) -> None:
         """Draws the curves so far with what they say, and the confusion matrices of splits after a step.
 
+        What they say is what result.json says, where it is there: it is written before the last drawing.
+
         Args:
           matrices: by the name of the split.
           step: of the weights that were measured.
@@ -44,7 +46,9 @@ class Drawings:
         """
         if jax.process_index() == 0:
             name, lines = self._folder.path.name, self._folder.metrics()
-            found = diagnose(lines, num_classes=len(self._class_names), epochs=self._epochs, failed=failed)
+            found = diagnose(
+                lines, self._folder.result(), num_classes=len(self._class_names), epochs=self._epochs, failed=failed
+            )
             plot_curves(lines, self._folder.curves, title=name, note=found.sentence)
             for split, matrix in matrices.items():
                 place = self._folder.confusion(split).with_suffix(".png")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxcnn.cli import main
-from jaxcnn.comparison import differences, dotted, read_runs
+from jaxcnn.comparison import differences, dotted, read_runs, shown
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.curves import PARTS, as_svg, best_line, draw_accuracy, draw_loss, plot_curves, plot_several
 from jaxcnn.drawings import Drawings
@@ -110,6 +110,33 @@ def test_a_run_that_trains_is_drawn_with_what_its_curves_say(tmp_path: Path, mon
     assert notes[1].startswith("diverged")
 
 
+@pytest.mark.parametrize("epochs", [4.0, 9.0])
+def test_the_last_drawing_says_what_the_result_says(
+    epochs: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = []
+    monkeypatch.setattr("jaxcnn.drawings.plot_curves", lambda lines, path, title, note: notes.append(note))
+    result = {"seconds": 3.0, "stopped_early": epochs > 4, "final": {"step": 40}}
+    lines = [line(epoch, 0.9, clean=False) for epoch in range(1, 5)]
+    run = make_run(tmp_path / "run", lines, result, train__epochs=epochs)
+    folder = RunFolder(run)
+    Drawings(folder, folder.class_names).draw({}, 40)
+    assert notes == [read_runs([run])[0].diagnosis.sentence]
+    assert "so far" not in notes[0]
+    assert ("stopped early at epoch 4 of 9" in notes[0]) == (epochs > 4)
+    assert ("more train.epochs" in notes[0]) == (epochs == 4)
+    folder.append_metrics(line(5, 0.9))  # it is gone on with: what it said at its end is past
+    Drawings(folder, folder.class_names).draw({}, 50)
+    assert ("healthy so far" in notes[1]) == (epochs > 5)
+
+
+def test_a_setting_that_is_not_set_is_not_the_choice_none() -> None:
+    settings = [dotted(TrainConfig()), dotted(with_fields(TrainConfig(), model__norm="none"))]
+    (values,) = differences(settings).values()
+    assert values == [None, "none"]
+    assert [shown(value) for value in values] == ["not set", "none"]
+
+
 def test_only_what_differs_is_in_the_table() -> None:
     first, second = TrainConfig(), with_fields(TrainConfig(), optim__peak_lr=0.1, freeze=("head/**",))
     found = differences([dotted(first), dotted(second), dotted(first)])
@@ -123,7 +150,7 @@ def test_one_run_is_drawn_again_and_told(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["curves", str(run)]) == 0
     diagnosis, told, figure = capsys.readouterr().out.splitlines()
     assert diagnosis.startswith("overfit: clean train top-1 100.0 %, validation 85.0 %, 15.0 points apart")
-    assert "augmentation -7.0, dropout and norm mode -2.0, generalisation +14.0" in told
+    assert "augmentation -7, dropout and norm mode -2, generalisation +14 (best weights, 50 training examples" in told
     assert figure == f"figure: {run / 'curves.png'}"
     assert Image.open(run / "curves.png").size[0] > 1000
 

@@ -1,4 +1,4 @@
-"""What curves say: recorded runs of each kind, cut short and with noise; and the gap in its parts.
+"""What curves say: recorded runs of each kind, cut short and with noise; constructed ones.
 
 The recordings are the metrics of runs on the digits: `python train.py` with a ResNet-8, batches of 64, 500 images to
 validate on; `clean` is on 200 training images. Besides, what is not the default:
@@ -26,7 +26,6 @@ import numpy as np
 import pytest
 
 from jaxcnn.diagnosis import diagnose
-from jaxcnn.gap import gap_parts, gap_sentence, split_of_line
 
 RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.jsonl"))
 KINDS = {"rate": "rate too high"}
@@ -168,34 +167,131 @@ def test_clean_figures_decide_where_augmentation_hides_what_is_learned() -> None
     assert diagnose(without_clean(falling), {}, num_classes=100).kind == "underfit"
 
 
-GAP = {
-    "examples": 1000,
-    "training": {"loss": 0.5, "top1": 0.95},
-    "augmented": {"loss": 0.42, "top1": 0.962},
-    "clean": {"loss": 0.2, "top1": 0.992},
-    "validation": {"loss": 0.6, "top1": 0.879},
-}
+def curve(
+    losses: list[float], num_classes: int, *, clean: list[float] | None = None, rates: list[float] | None = None
+) -> list[dict[str, Any]]:
+    """Lines with these train losses, the same for validation unless clean ones are given; top-1 is exp(-loss), which
+    at the loss of guessing is that of guessing; a cosine of the rate without warm-up unless rates are given."""
+    count = len(losses)
+    rates = rates or [0.05 * (1 + math.cos(math.pi * place / count)) for place in range(1, count + 1)]
+
+    def figures(loss: float) -> dict[str, float]:
+        return {"loss": loss, "top1": max(1 / num_classes, math.exp(-loss))}
+
+    lines = []
+    for place, (loss, rate) in enumerate(zip(losses, rates, strict=True)):
+        seen = {"train": figures(loss), "validation": figures(loss if clean is None else clean[place])}
+        if clean is not None:
+            seen["clean"] = figures(clean[place])
+        lines.append({"epoch": place + 1.0, "learning_rate": rate, **seen})
+    return lines
 
 
-def test_the_parts_of_the_gap_add_up_to_it() -> None:
-    for figure in ("top1", "loss"):
-        parts = gap_parts(GAP, figure)
-        total = parts.pop("total")
-        assert total == pytest.approx(GAP["training"][figure] - GAP["validation"][figure])
-        assert sum(parts.values()) == pytest.approx(total)
+CONSTANT = [0.1] * 10
 
 
-def test_the_gap_is_told_with_each_part() -> None:
-    assert gap_sentence(GAP) == (
-        "train top-1 is 7.1 points above validation's: augmentation -3.0, dropout and norm mode -1.2, generalisation "
-        "+11.3 (best weights, 1,000 training examples)"
+@pytest.mark.parametrize("rates", [None, CONSTANT])
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+@pytest.mark.parametrize(
+    "shares", [(21.7, 3.5, 1.13, 1.01, 1.003), (1.0, 0.98, 30.0, 1.1, 1.003), (1.01, 1.9, 1.02, 1.002, 1.001)]
+)
+def test_a_step_that_kills_a_network_is_a_rate_too_high(
+    shares: tuple[float, ...], num_classes: int, rates: list[float] | None
+) -> None:
+    losses = [share * math.log(num_classes) for share in (*shares, *[1.0] * 5)]
+    for end in (6, 10):
+        found = diagnose(curve(losses[:end], num_classes, rates=rates and rates[:end]), {}, num_classes=num_classes)
+        assert found.kind == "rate too high"
+        assert "lower optim.peak_lr" in found.sentence
+        assert "model.norm" in found.sentence
+        assert "optim.clip_norm" in found.sentence
+        assert "raise" not in found.sentence
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+def test_a_loss_at_guessing_from_the_start_is_told_without_a_guess_at_its_cause(num_classes: int) -> None:
+    losses = [share * math.log(num_classes) for share in (1.08, 1.03, 1.01, *[1.0] * 7)]
+    found = diagnose(curve(losses, num_classes), {}, num_classes=num_classes)
+    assert found.kind == "underfit"
+    for cause in ("nothing was learned", "optim.peak_lr may be far too low", "dead", "freeze", "labels", "preflight"):
+        assert cause in found.sentence
+
+
+@pytest.mark.parametrize("power", [0.7, 1.0, 2.0])
+@pytest.mark.parametrize("count", [4, 6, 12, 40])
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+def test_slow_steady_learning_is_not_a_rate_too_high(num_classes: int, count: int, power: float) -> None:
+    losses = [math.log(num_classes) * (1 - 0.16 * (place / (count - 1)) ** power) for place in range(count)]
+    found = diagnose(curve(losses, num_classes), {}, num_classes=num_classes)
+    assert found.kind == "underfit", found.sentence
+    assert "higher optim.peak_lr" in found.sentence
+
+
+@pytest.mark.parametrize("first", [1.0, 1.3])
+@pytest.mark.parametrize("num_classes", [2, 10, 100])
+def test_what_learns_only_once_the_rate_falls_has_a_rate_too_high(num_classes: int, first: float) -> None:
+    shares = [first, 1.001, 0.999, 1.0, 0.998, 0.999, 0.96, 0.9, 0.85, 0.82]
+    found = diagnose(
+        curve([share * math.log(num_classes) for share in shares], num_classes), {}, num_classes=num_classes
     )
-    turned = {**GAP, "validation": {"loss": 0.1, "top1": 0.97}}
-    assert "is 2.0 points below validation's" in gap_sentence(turned)
+    assert found.kind == "rate too high", found.sentence
+    assert "while the rate was high" in found.sentence
 
 
-def test_the_gap_of_a_line_has_two_parts_where_it_is_clean() -> None:
-    assert split_of_line(line(3, 0.9, 0.8)) == "epoch 3: train 90.0 %, validation 80.0 %: -10.0 points"
-    text = split_of_line(line(3, 0.9, 0.8, clean=0.95))
-    assert "clean 95.0 % (+5.0" in text
-    assert "validation 80.0 % (-15.0" in text
+@pytest.mark.parametrize("rates", [None, CONSTANT])
+def test_an_evaluation_that_lags_behind_training_is_told_as_such(rates: list[float] | None) -> None:
+    losses = [2.08, 2.0, 1.94, 1.9, 1.86, 1.82, 1.79, 1.76, 1.73, 1.71]
+    lines = curve(losses, 10, clean=[5.04] * 10, rates=rates)
+    for one in lines:
+        one["train"]["top1"] = 0.36
+    found = diagnose(lines, {}, num_classes=10)
+    assert found.kind == "evaluation lags"
+    assert found.is_alarm
+    assert "36.0 %" in found.sentence
+    assert "5.04" in found.sentence
+    assert "optim.ema_decay" in found.sentence
+    assert "nothing was learned" not in found.sentence
+    lines[-1]["clean"] = {"loss": 1.7, "top1": 0.37}  # it has caught up
+    assert diagnose(lines, {}, num_classes=10).kind == "underfit" if rates is None else "plateau"
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("count", [12, 30])
+def test_mixed_images_that_stay_hard_are_no_plateau_while_validation_rises(count: int, clean: bool) -> None:
+    lines = [
+        {
+            "epoch": place + 1.0,
+            "learning_rate": 0.1,
+            "train": {"loss": 1.4, "top1": 0.55},
+            "clean": {"loss": 0.6 - 0.3 * place / (count - 1), "top1": 0.82 + 0.12 * place / (count - 1)},
+            "validation": {"loss": 0.65 - 0.3 * place / (count - 1), "top1": 0.8 + 0.12 * place / (count - 1)},
+        }
+        for place in range(count)
+    ]
+    lines = lines if clean else without_clean(lines)
+    for end in range(9, count + 1):
+        found = diagnose(lines[:end], num_classes=10, epochs=2 * count)
+        assert found.kind in ("early", "healthy"), found.sentence
+    still = [{**one, "clean": lines[0].get("clean"), "validation": lines[0]["validation"]} for one in lines]
+    still = still if clean else without_clean(still)
+    assert diagnose(still, num_classes=10, epochs=2 * count).kind == "plateau"
+
+
+def test_patience_is_told_where_it_ended_a_run() -> None:
+    lines = [{**line(epoch, 0.95, 0.94), "step": 10 * epoch} for epoch in range(1, 9)]
+    ended = {"final": {"step": 80}}
+    assert "more train.epochs may gain" in diagnose(lines, ended, num_classes=10, epochs=8).sentence
+    for result in ({}, {**ended, "stopped_early": True}):  # the result while it is made, and as it is written
+        sentence = diagnose(lines, result, num_classes=10, epochs=20).sentence
+        assert "stopped early at epoch 8 of 20" in sentence
+        assert "train.patience_epochs" in sentence
+        assert "more train.epochs" not in sentence
+    low = [{**line(epoch, 0.3 + 0.02 * epoch, 0.4), "step": 10 * epoch} for epoch in range(1, 9)]
+    assert "more train.epochs" in diagnose(low, ended, num_classes=10, epochs=8).sentence
+    assert "train.patience_epochs" in diagnose(low, {}, num_classes=10, epochs=20).sentence
+
+
+def test_the_result_of_an_earlier_end_does_not_count() -> None:
+    lines = [{**line(epoch, 0.95, 0.94), "step": 10 * epoch} for epoch in range(1, 9)]
+    found = diagnose(lines, {"final": {"step": 60}, "stopped_early": True}, num_classes=10, epochs=20)
+    assert found.sentence.startswith("healthy so far")

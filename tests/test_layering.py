@@ -14,7 +14,7 @@ RANKS = {
     "models": 1, "data": 1, "augment": 1,
     "training": 2,
     "mesh": 3, "checkpoint": 3, "curves": 3, "diagnosis": 3, "gap": 3, "page": 3, "confusion": 3, "sheets": 3,
-    "pace": 3, "progress": 3, "trace": 3,
+    "learning_curves": 3, "pace": 3, "progress": 3, "trace": 3,
     "run_folder": 4, "drawings": 4, "comparison": 4, "weights": 4, "writer": 4,
     "network": 5, "start": 5, "evaluation": 5, "inputs": 5, "phases": 5, "feature_cache": 5, "build": 5,
     "job": 5, "certificate": 5, "monitor": 5, "nonfinite": 5, "gap_measurement": 5, "figures": 5,

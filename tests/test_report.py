@@ -25,7 +25,7 @@ from jaxcnn.predict import load_run
 from jaxcnn.report.figures import confusion_section, worst_section
 from jaxcnn.report.health import health_section
 from jaxcnn.report.measuring import WorstImage, measure_validation
-from jaxcnn.report.settings import command_of, trained_from
+from jaxcnn.report.settings import command_of, config_section, trained_from
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.training.state import to_trees
 from tests.conftest import with_fields
@@ -227,6 +227,12 @@ def test_the_command_holds_switches_tuples_and_none() -> None:
     )  # fmt: skip
     words = shlex.split(command_of(config))
     assert parse_config(TrainConfig(), words[2:], _options()) == config
+
+
+def test_the_choice_none_is_not_what_is_not_set() -> None:
+    section = Outline(config_section(with_fields(TrainConfig(), model__norm="none", optim__ema_decay=None)))
+    assert "model.normnonenot set" in section.text
+    assert "optim.ema_decaynot set0.996" in section.text
 
 
 def test_leaves_say_from_when_on_they_train() -> None:

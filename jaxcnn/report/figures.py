@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcnn.comparison import RunRecord
 from jaxcnn.curves import as_svg, best_line, draw_accuracy, draw_loss
-from jaxcnn.gap import gap_parts, gap_sentence, split_of_line
+from jaxcnn.gap import gap_parts, gap_sentence, is_few, signed, split_of_line
 from jaxcnn.page import Markup, element, image, joined, table
 from jaxcnn.report.measuring import WorstImage
 
@@ -51,11 +51,16 @@ def plot(svg: str) -> Markup:
 
 
 def gap_section(record: RunRecord) -> Markup:
-    """Returns the gap between train and validation in its parts, of the final weights where the run has ended."""
+    """Returns the gap between train and validation in its parts, of the final weights where the run has ended.
+
+    A part is positive where the row above it is better: a higher top-1, a lower loss.
+    """
     gap = (record.result or {}).get("gap")
     if not gap:
         return element("section", element("h2", "Train and validation"), element("p", split_of_line(record.lines[-1])))
     top1, loss = gap_parts(gap), gap_parts(gap, "loss")
+    count = gap["examples"]
+    digits = 0 if is_few(count) else 2
     names = (
         ("training", "train, as in training", "", None),
         ("augmented", "train, evaluation mode, augmented", "dropout and norm mode", "mode"),
@@ -65,16 +70,18 @@ def gap_section(record: RunRecord) -> Markup:
     rows = [
         (
             label,
-            f"{100 * gap[name]['top1']:.2f} %",
+            f"{100 * gap[name]['top1']:.{digits}f} %",
             f"{gap[name]['loss']:.4f}",
-            f"{100 * top1[part]:+.2f}" if part else "",
+            signed(100 * top1[part], count, 2) if part else "",
             f"{loss[part]:+.4f}" if part else "",
             cause,
         )
         for name, label, cause, part in names
     ]
-    rows.append(("from first to last", "", "", f"{100 * top1['total']:+.2f}", f"{loss['total']:+.4f}", "the gap"))
-    head = ("", "top-1", "loss", "fall, points", "fall, nats", "due to")
+    rows.append(
+        ("from first to last", "", "", signed(100 * top1["total"], count, 2), f"{loss['total']:+.4f}", "the gap")
+    )
+    head = ("", "top-1", "loss", "worse by, points", "worse by, nats", "due to")
     text = gap_sentence(gap)
     return element(
         "section",
