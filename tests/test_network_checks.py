@@ -128,6 +128,14 @@ class Half(nn.Module):
         return Chain()(x[:, :7], train=train)
 
 
+@pytest.mark.parametrize("check", [checks.every_pixel_counts, checks.examples_are_independent])
+def test_a_gradient_that_is_not_finite_fails_in_words(check: Callable[[Subject], Finding]) -> None:
+    found = check(subject_with(Chain(mix=lambda x: jnp.sqrt(x - x))))  # 0, with a slope that is infinite
+    assert found.verdict == "fail"
+    assert "not finite" in found.figure
+    assert "NaN" in found.advice
+
+
 def test_a_part_of_the_image_that_is_not_read_is_found() -> None:
     found = checks.every_pixel_counts(subject_with(Half()))
     assert found.verdict == "fail"

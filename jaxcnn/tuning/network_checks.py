@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcnn.training.losses import Targets
 from jaxcnn.tuning.findings import Finding, Verdict
-from jaxcnn.tuning.passes import input_gradient, logits_of, num_logits, shaken, some
+from jaxcnn.tuning.passes import batch_of, input_gradient, logits_of, num_logits, shaken
 from jaxcnn.tuning.subject import Subject
 
 _MARGIN = 30.0
@@ -36,7 +36,7 @@ def initial_loss(subject: Subject) -> Finding:
     5 nats or ln K if that is more. A pretrained network may be below, and above by five times as much: a new head gets
     features of any scale.
     """
-    batch = some(subject, 64)
+    batch = batch_of(subject, 64)
     logits = logits_of(subject, subject.variables, batch.images)
     found = float(np.mean(subject.loss(jnp.asarray(logits, jnp.float32), Targets(jnp.asarray(batch.labels)))))
     classes, prior, smoothing = num_logits(subject), class_prior(subject), subject.label_smoothing
@@ -89,7 +89,7 @@ def network_outputs(subject: Subject) -> Finding:
     0..1 that add up to 1; none below 0 with exact zeros. And by the loss: where the logit of one class is 30 and the
     others 0, being right must cost about nothing and being wrong 30 nats less the smoothing.
     """
-    batch = some(subject, 64)
+    batch = batch_of(subject, 64)
     logits, plain = (logits_of(subject, each, batch.images) for each in (shaken(subject), subject.variables))
     right, wrong = _costs(subject, logits.shape[-1])
     smoothing, classes = subject.label_smoothing, logits.shape[-1]
@@ -100,7 +100,7 @@ def network_outputs(subject: Subject) -> Finding:
     expected = f"logits of either sign; {spread:.3g} and {spread + wanted:.3g} nats"
     problem = _output_fault(logits, plain) or _loss_fault(right, wrong, spread, wanted)
     verdict, advice = problem or _FINE
-    return Finding("outputs and loss", verdict, figure, expected, advice, numbers)
+    return Finding("network outputs", verdict, figure, expected, advice, numbers)
 
 
 def _costs(subject: Subject, classes: int) -> tuple[float, float]:
@@ -146,14 +146,23 @@ def every_pixel_counts(subject: Subject) -> Finding:
     that is not read, a border that a stride leaves out, a network that is dead or whose gradient vanishes. Beside the
     starting point, see `shaken`; fail below 90 %, warn below 100 %.
     """
-    batch = some(subject, _FEW)
+    batch = batch_of(subject, _FEW)
     weights = np.random.default_rng(subject.seed).standard_normal((len(batch), num_logits(subject)))
-    reached = np.any(input_gradient(subject, shaken(subject), batch.images, weights) != 0, axis=0)  # [H, W, C]
+    gradient = input_gradient(subject, shaken(subject), batch.images, weights)
+    if not np.isfinite(gradient).all():
+        return Finding("every pixel counts", "fail", "the gradient of the input is not finite", "100 %", _NOT_FINITE)
+    reached = np.any(gradient != 0, axis=0)  # [H, W, C]
     share = float(np.mean(reached))
     verdict: Any = "pass" if share == 1 else "warn" if share >= 0.9 else "fail"
     advice = "" if share == 1 else _unreached(reached)
     numbers = {"share": share, "by_channel": reached.mean((0, 1)).tolist(), "images": len(batch)}
     return Finding("every pixel counts", verdict, f"{100 * share:.1f} % of the inputs", "100 %", advice, numbers)
+
+
+_NOT_FINITE = (
+    "logits or their gradient are NaN or infinite: look at images and mean, std (not 0), at model.init and model.norm; "
+    "in your own code at sqrt, log and division without an epsilon"
+)
 
 
 def _unreached(reached: np.ndarray) -> str:
@@ -173,13 +182,16 @@ def examples_are_independent(subject: Subject) -> Finding:
     to chart dependencies"). In training mode batch norm couples examples by design; a network without running
     statistics must keep them apart there too. Beside the starting point, see `shaken`.
     """
-    batch = some(subject, _FEW)
+    batch = batch_of(subject, _FEW)
     weights = np.random.default_rng(subject.seed).standard_normal((len(batch), num_logits(subject)))
     weights[1:] = 0
     batch_norm = bool(jax.tree.leaves(subject.variables.get("batch_stats", {})))
     shares = {}
     for mode in ("evaluation",) if batch_norm else ("evaluation", "training"):
         gradient = input_gradient(subject, shaken(subject), batch.images, weights, train=mode == "training")
+        if not np.isfinite(gradient).all():
+            figure = f"the gradient of the input is not finite in {mode}"
+            return Finding("examples are independent", "fail", figure, "exactly 0", _NOT_FINITE)
         sizes = np.abs(gradient).reshape(len(batch), -1).sum(1)  # [N]
         shares[mode] = float(sizes[1:].sum() / max(sizes.sum(), 1e-300))
     mixes = max(shares.values()) > 0
@@ -200,7 +212,7 @@ def blank_input(subject: Subject) -> Finding:
     "input-independent baseline"). And the logits of different images must differ (beside the starting point, see
     `shaken`, in training mode): their deviation over images; fail below 0.0001 nats, warn below 0.001.
     """
-    batch = some(subject, 64)
+    batch = batch_of(subject, 64)
     logits = logits_of(subject, shaken(subject), batch.images)
     spread = float(np.sqrt(np.mean(np.var(logits, axis=0))))
     prior = class_prior(subject)
