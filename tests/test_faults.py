@@ -1,6 +1,7 @@
 """The checks find planted faults, and a healthy subject passes them all."""
 
 import dataclasses
+from collections import defaultdict
 
 import flax.linen as nn
 import jax
@@ -54,7 +55,7 @@ def transferred() -> Subject:
     subject = healthy()
     wide = build_model(ModelConfig(name="resnet8", width=8), SHAPE, 10)
     narrow = build_model(ModelConfig(name="resnet8", width=8, dtype="bfloat16", scan_blocks=True), SHAPE, 10)
-    factors = factors_of(subject.variables["params"], wide.part_paths, 0.5, ())
+    factors = defaultdict(lambda: 1.0, factors_of(subject.variables["params"], wide.part_paths, 0.5, ()))
     assert min(factors.values()) < 1
     return dataclasses.replace(
         subject, model=narrow, reference_model=wide, pretrained=True, frozen=GlobRule(("backbone/stem/**",)),
