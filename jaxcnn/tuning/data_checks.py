@@ -143,6 +143,8 @@ def split_overlap(subject: Subject) -> Finding:
     figure = f"{both:,} of {len(validation):,} validation images ({100 * share:.2g} %)"
     if whole > 1:
         figure = f"{figure[:-1]} of all, by {len(train):,} of {subject.num_train:,} training images)"
+    if verdict == "skip":
+        figure += ": too small a sample to say"
     advice = (
         ""
         if not both
