@@ -15,7 +15,7 @@ from jaxcnn.models.registry import build_model
 from jaxcnn.training.losses import Targets, target_losses
 from jaxcnn.tuning import network_checks as checks
 from jaxcnn.tuning.findings import Finding
-from jaxcnn.tuning.subject import Subject
+from jaxcnn.tuning.subject import Examples, Subject
 from tests.tuning_subjects import SHAPE, Chain, healthy, subject_with
 
 ALL = [
@@ -77,6 +77,80 @@ def test_a_loss_averaged_twice_is_found() -> None:
     assert checks.network_outputs(subject).verdict == "fail"
 
 
+def cross_entropy(logits: jax.Array, targets: Targets) -> jax.Array:
+    return target_losses(logits, targets)
+
+
+def focal(logits: jax.Array, targets: Targets, gamma: float = 2.0, alpha: float = 1.0) -> jax.Array:
+    """Lin et al. 2017, equation 5."""
+    loss = cross_entropy(logits, targets)
+    return alpha * (1 - jnp.exp(-loss)) ** gamma * loss
+
+
+def summed_binary(logits: jax.Array, targets: Targets) -> jax.Array:
+    """A sigmoid for each class, summed over them: K ln 2 for equal logits."""
+    yes = jax.nn.one_hot(targets.labels, logits.shape[-1])
+    return jnp.sum(jax.nn.softplus(logits) - yes * logits, axis=-1)
+
+
+OTHER_LOSSES = {
+    "focal": (focal, 0.9**2 * math.log(10)),
+    "focal, weighed": (lambda *given: focal(*given, alpha=0.25), 0.25 * 0.9**2 * math.log(10)),
+    "binary": (summed_binary, 10 * math.log(2)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_LOSSES)
+def test_another_loss_is_held_against_its_own_value_of_equal_logits(name: str) -> None:
+    loss, equal = OTHER_LOSSES[name]
+    subject = dataclasses.replace(healthy(), loss=loss)
+    found = checks.initial_loss(subject)
+    assert (found.verdict, found.numbers["equal"]) == ("warn", pytest.approx(equal, rel=1e-4)), found
+    assert "equal logits" in found.advice
+    assert checks.network_outputs(subject).verdict != "fail"
+    sure = dataclasses.replace(subject_with(Chain(after=lambda x: 300 * x)), loss=loss)
+    assert checks.initial_loss(sure).verdict == "fail"
+
+
+def test_labels_that_leak_are_found_under_another_loss_too() -> None:
+    """The network's outputs are right by 20 for a loss that sees the labels, and equal logits cost what they do."""
+    for own in (cross_entropy, focal):
+        loss = lambda logits, targets, own=own: own(20 * jax.nn.one_hot(targets.labels, 10) + 0 * logits, targets)  # noqa: E731
+        flat = lambda logits, targets, loss=loss, own=own: jnp.where(  # noqa: E731
+            jnp.any(logits != 0, axis=-1), loss(logits, targets), own(0 * logits, targets)
+        )
+        found = checks.initial_loss(dataclasses.replace(healthy(), loss=flat))
+        assert found.verdict == "fail"
+        assert "labels" in found.advice
+
+
+@pytest.mark.parametrize("own", [cross_entropy, focal, summed_binary])
+@pytest.mark.parametrize(("power", "said"), [(1, "summed"), (-1, "twice")])
+def test_a_loss_that_goes_with_the_batch_size_is_found_and_told(own: Callable, power: int, said: str) -> None:
+    loss = lambda logits, targets: own(logits, targets) * float(len(logits)) ** power  # noqa: E731
+    found = checks.initial_loss(dataclasses.replace(healthy(), loss=loss))
+    assert found.verdict == "fail"
+    assert said in found.advice
+
+
+@pytest.mark.parametrize(("power", "said"), [(1, "summed"), (-1, "twice")])
+def test_a_loss_times_or_over_the_planned_batch_size_is_found(power: int, said: str) -> None:
+    loss = lambda logits, targets: cross_entropy(logits, targets) * 24.0**power  # noqa: E731
+    found = checks.initial_loss(dataclasses.replace(healthy(), loss=loss, batch_size=24))
+    assert found.verdict == "fail"
+    assert said in found.advice
+
+
+def test_focal_loss_of_two_classes_is_not_one_that_is_averaged_twice() -> None:
+    """Equal logits of it cost ln 2 / 32, and a batch has 32 examples."""
+    labels = healthy().train.labels % 2
+    subject = subject_with(
+        Chain(num_classes=2, after=lambda x: 0 * x), loss=lambda *given: focal(*given, gamma=5.0), batch_size=32,
+        train=Examples(healthy().train.images, labels), class_names=("even", "odd"),
+    )  # fmt: skip
+    assert checks.initial_loss(subject).verdict == "warn"
+
+
 def test_kernels_of_deviation_one_are_found_by_the_initial_loss() -> None:
     config = ModelConfig(name="resnet8", width=8, norm="none", init="normal", init_std=1.0)
     assert checks.initial_loss(subject_with(build_model(config, SHAPE, 10))).verdict == "fail"
@@ -124,6 +198,14 @@ class Half(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         return Chain()(x[:, :7], train=train)
+
+
+@pytest.mark.parametrize("check", [checks.every_pixel_counts, checks.examples_are_independent])
+def test_a_gradient_that_is_not_finite_fails_in_words(check: Callable[[Subject], Finding]) -> None:
+    found = check(subject_with(Chain(mix=lambda x: jnp.sqrt(x - x))))  # 0, with a slope that is infinite
+    assert found.verdict == "fail"
+    assert "not finite" in found.figure
+    assert "NaN" in found.advice
 
 
 def test_a_part_of_the_image_that_is_not_read_is_found() -> None:

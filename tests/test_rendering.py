@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxcnn.page import Markup, element, folded, joined, page, table
 from jaxcnn.tuning.findings import Finding
+from jaxcnn.tuning.preflight import CHECKS, JOB_CHECKS
 from jaxcnn.tuning.rendering import as_json, as_line, as_text, draw, draw_curves, told, write_html
 from tests.pages import Outline
 
@@ -105,6 +107,49 @@ def test_curves_are_drawn_over_what_they_are_of() -> None:
     axes, lines = drawn(6)  # not as long as each other: each over its places
     np.testing.assert_allclose(lines["shuffled"].get_xdata(), [0, 1, 2])
     np.testing.assert_allclose(lines["real"].get_ydata(), [2.3, 0.3])
+
+
+@pytest.mark.parametrize("layout", ["constrained", None])
+def test_the_names_of_curves_by_layer_are_beside_them(layout: str | None) -> None:
+    figure = Figure((5.0, 3.0), layout=layout)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.1, 0.2, 0.7, 0.7)) if layout is None else figure.subplots()
+    draw_curves(FINDINGS[3], axes)
+    figure.canvas.draw()
+    legend, plot = axes.get_legend().get_window_extent(), axes.get_window_extent()
+    assert legend.x0 >= plot.x1
+    assert legend.x1 <= figure.bbox.x1
+
+
+def test_the_noise_of_a_range_test_is_in_view_and_its_end_is_not() -> None:
+    rng, calm = np.random.default_rng(0), np.linspace(2.3, 2.2, 50)
+    smoothed = np.concatenate([calm, np.geomspace(2.3, 1e4, 20)])
+    noise = np.concatenate([rng.uniform(-0.5, 0.5, 50), np.zeros(20)])
+    curves = {"rate": np.geomspace(1e-5, 10, 70).tolist(), "loss": (smoothed + noise).tolist()}
+    axes = Figure().subplots()
+    draw_curves(
+        Finding("learning rate in range", "pass", "", "", curves={**curves, "smoothed": smoothed.tolist()}), axes
+    )
+    low, high = axes.get_ylim()
+    raw = np.asarray(curves["loss"][:50])
+    assert low < np.percentile(raw, 3)
+    assert 2.3 < high < 4
+
+
+def test_losses_of_real_and_shuffled_labels_are_both_drawn_over_the_steps_that_each_has() -> None:
+    curves = {"step": [0, 5, 10], "real": [2.3, 0.9, 0.3], "shuffled": [2.3, 2.4]}
+    axes = Figure().subplots()
+    draw_curves(Finding("real labels beat shuffled ones", "pass", "", "", curves=curves), axes)
+    lines = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(lines["real"].get_xdata(), [0, 5, 10])
+    np.testing.assert_allclose(lines["shuffled"].get_xdata(), [0, 5])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["real", "shuffled"]
+    assert axes.get_xlabel() == "step"
+
+
+def test_figures_of_the_longest_names_stand_below_each_other() -> None:
+    checks = [check.__name__.replace("_", " ") for check in (*CHECKS, *JOB_CHECKS)]
+    assert len({as_line(Finding(check, "pass", "FIGURE", "")).index("FIGURE") for check in checks}) == 1
 
 
 def test_the_page_has_every_check_its_curves_and_the_sheet(tmp_path: Path) -> None:

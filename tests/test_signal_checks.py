@@ -15,7 +15,7 @@ from jaxcnn.models.registry import build_model
 from jaxcnn.paths import GlobRule, flatten
 from jaxcnn.tuning import signal_checks as checks
 from jaxcnn.tuning.findings import Finding
-from jaxcnn.tuning.passes import some
+from jaxcnn.tuning.passes import batch_of, some
 from jaxcnn.tuning.subject import Subject
 from tests.tuning_subjects import SHAPE, Chain, healthy, plain_sgd, subject_with
 
@@ -41,6 +41,17 @@ def test_other_healthy_networks_pass(fields: dict) -> None:
     subject = subject_with(resnet(**fields), activation=fields.get("activation", "relu"))
     found = checks.signal_and_gradient(subject)
     assert found.verdict == "pass", found
+
+
+@pytest.mark.parametrize(("parts_of", "batch_size"), [(64, 128), (24, 96)])
+def test_ghost_batch_norm_gets_batches_that_it_takes(parts_of: int, batch_size: int) -> None:
+    model = resnet(virtual_batch_size=parts_of, dropout=0.1)
+    subject = dataclasses.replace(subject_with(model), batch_size=batch_size)
+    for check in ALL:
+        found = check(subject)
+        assert found.verdict == "pass", found
+    assert {len(batch_of(subject, count)) % parts_of for count in (16, 32, 64)} == {0}
+    assert len(batch_of(healthy(), 32)) == 32
 
 
 def test_the_profile_is_what_numpy_and_a_closed_form_say() -> None:

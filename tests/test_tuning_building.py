@@ -56,6 +56,16 @@ def test_the_loss_is_that_of_a_step(built: tuple) -> None:
     np.testing.assert_allclose(built[1].loss(logits, Targets(labels)), expected, rtol=1e-5)
 
 
+def test_the_optimizer_takes_another_network_too(digits_dir: str) -> None:
+    """What is planted may have other leaves than those that `optim.layer_decay` has factors of."""
+    config = with_fields(tiny(digits_dir), optim__layer_decay=0.5, optim__weight_decay=0.0)
+    optimizer = subject_of(config)[1].optimizer(lambda step: 0.1)
+    params = {"head": {"kernel": np.ones(2)}, "backbone": {"stem": {"conv": {"kernel": np.ones(2)}}, "own": np.ones(2)}}
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    steps = {path: float(abs(leaf).max()) for path, leaf in flatten(updates).items()}
+    assert steps["backbone/own"] == steps["head/kernel"] > steps["backbone/stem/conv/kernel"]
+
+
 def test_a_larger_split_is_sampled_with_each_class(digits_dir: str) -> None:
     _, subject = subject_of(tiny(digits_dir), max_examples=40)
     assert len(subject.train) == len(subject.validation) == 40

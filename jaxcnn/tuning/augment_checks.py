@@ -40,7 +40,11 @@ def augmentation_keeps_content(subject: Subject) -> Finding:
     seen = (edges > 0) & (area > 0)  # an image of one colour has nothing to lose
     if not seen.any():
         return Finding(
-            "augmentation", "fail", "every image has one colour", "images", "look at the data: all are blank"
+            "augmentation keeps content",
+            "fail",
+            "every image has one colour",
+            "images",
+            "look at the data: all are blank",
         )
     kept = np.concatenate([(_edges(draw) / np.where(seen, edges, 1))[seen] for draw in draws])
     covered = np.concatenate([np.minimum(_area(draw) / np.where(seen, area, 1), 1)[seen] for draw in draws])
@@ -57,7 +61,7 @@ def augmentation_keeps_content(subject: Subject) -> Finding:
         )
     )
     numbers = {"lost": lost, "area": mean, "edges": float(np.mean(kept))}
-    return Finding("augmentation", verdict, figure, expected, advice, numbers)
+    return Finding("augmentation keeps content", verdict, figure, expected, advice, numbers)
 
 
 def _verdict(lost: float, covered: float) -> Verdict:

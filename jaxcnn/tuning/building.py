@@ -1,5 +1,6 @@
 """Config -> what is checked of it: the job, and its parts as a Subject."""
 
+import collections
 import dataclasses
 import functools
 import math
@@ -50,7 +51,7 @@ def subject_of(
     splits = open_splits(config.data) if splits is None else splits
     job = build_job(config, splits=splits)
     images, optim = job.network.preprocessing, config.optim
-    factors = factors_of(
+    factors = factors_of(  # of the optimizer, which takes 1 for other paths: who checks may put in another network
         job.network.shapes["params"], job.network.model.part_paths, optim.layer_decay, optim.lr_multipliers
     )
     counts = np.bincount(splits.train.labels, minlength=len(splits.train.class_names)).tolist()
@@ -63,7 +64,7 @@ def subject_of(
         class_names=job.network.class_names,
         mean=images.mean,
         std=images.std,
-        optimizer=lambda schedule: make_optimizer(optim, schedule, factors),
+        optimizer=lambda schedule: make_optimizer(optim, schedule, collections.defaultdict(lambda: 1.0, factors)),
         peak_lr=optim.peak_lr,
         batch_size=config.train.batch_size,
         augment=make_augment(config.augment, images.mean, images.std, images.image_shape),

@@ -55,10 +55,11 @@ def _shuffled_labels(subject: Subject) -> Subject:
     return dataclasses.replace(subject, train=shuffled(subject.train, 0), validation=shuffled(subject.validation, 1))
 
 
-def _normalised_by(mean: float, std: float) -> Callable[[Subject], Subject]:
-    """The subject with other statistics for all channels, in evaluation and in augmentation."""
+def _normalised_by(*choices: tuple[float, float]) -> Callable[[Subject], Subject]:
+    """The subject with another (mean, std) for all channels, the one farthest off, in evaluation and augmentation."""
 
     def plant(subject: Subject) -> Subject:
+        mean, std = max(choices, key=lambda each: abs(each[0] - float(np.mean(subject.mean))) / each[1])
         own_mean, own_std = jnp.asarray(subject.mean), jnp.asarray(subject.std)
 
         def augment(key: jax.Array, images: jax.Array) -> Any:
@@ -72,34 +73,56 @@ def _normalised_by(mean: float, std: float) -> Callable[[Subject], Subject]:
 
 
 def _network(subject: Subject, config: ModelConfig, num_classes: int | None = None) -> Subject:
-    """The subject with another network of the registry, drawn anew."""
+    """The subject with another network of the registry, drawn anew: nothing of it is pretrained, frozen or narrow."""
     shape = subject.train.images.shape[1:]
     model = build_model(config, shape, len(subject.class_names) if num_classes is None else num_classes)
-    drawn = jax.jit(model.init)(jax.random.key(subject.seed), jnp.zeros((1, *shape)))
+    return _drawn_anew(
+        dataclasses.replace(subject, model=model, reference_model=None, frozen=GlobRule(), activation=config.activation)
+    )
+
+
+def _drawn_anew(subject: Subject) -> Subject:
+    """The subject with random variables, of which none is pretrained."""
+    images = jnp.zeros((1, *subject.train.images.shape[1:]))
+    drawn = jax.jit(subject.model.init)(jax.random.key(subject.seed), images)
     variables = {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})}
-    return dataclasses.replace(subject, model=model, variables=variables, activation=config.activation)
+    return dataclasses.replace(subject, variables=variables, pretrained=False)
 
 
 def _built(**fields: Any) -> Callable[[Subject], Subject]:
     return lambda subject: _network(subject, ModelConfig(**fields))
 
 
-class Wrapped(nn.Module):
-    """A network with something done to its images and its logits."""
-
-    network: nn.Module
-    before: Callable[[jax.Array], jax.Array] = lambda x: x
-    after: Callable[[jax.Array], jax.Array] = lambda x: x
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        return self.after(self.network(self.before(x), train=train))
+def _same(x: jax.Array) -> jax.Array:
+    return x
 
 
-def _wrapped(**changes: Any) -> Callable[[Subject], Subject]:
+def changed(model: nn.Module, before: Callable = _same, after: Callable = _same) -> nn.Module:
+    """Returns a network with something done to its images and its logits, as a subclass of its own class.
+
+    Around it, as a submodule, its variables and layers would have other paths than the frozen parts and the factors of
+    learning rates are given by.
+    """
+    own = type(model)
+
+    def call(self: Any, x: jax.Array, *args: Any, **kwargs: Any) -> Any:
+        images = getattr(self, "start", None) is None  # else a `Classifier` goes on from maps
+        output = own.__call__(self, before(x) if images else x, *args, **kwargs)
+        return output if isinstance(output, dict) else after(output)  # maps by name
+
+    subclass = type(own.__name__, (own,), {"__call__": call, "__module__": __name__})
+    fields = (field.name for field in dataclasses.fields(model) if field.init and field.name not in ("parent", "name"))
+    return subclass(**{name: getattr(model, name) for name in fields})
+
+
+def _changed(**changes: Any) -> Callable[[Subject], Subject]:
     def plant(subject: Subject) -> Subject:
-        variables = {name: {"network": tree} for name, tree in subject.variables.items()}
-        return dataclasses.replace(subject, model=Wrapped(subject.model, **changes), variables=variables)
+        exact = subject.reference_model
+        return dataclasses.replace(
+            subject,
+            model=changed(subject.model, **changes),
+            reference_model=None if exact is None else changed(exact, **changes),
+        )
 
     return plant
 
@@ -132,9 +155,13 @@ def _rate(factor: float) -> Callable[[Subject], Subject]:
 FAULTS: Mapping[str, Fault] = {
     "shuffled-labels": Fault("labels shuffled against images", _shuffled_labels, ("real_labels_beat_shuffled_ones",)),
     "no-normalisation": Fault(
-        "normalisation left out: pixels 0 to 255", _normalised_by(0.0, 1 / 255), ("channel_statistics",)
+        "normalisation left out: pixels 0 to 255", _normalised_by((0.0, 1 / 255)), ("channel_statistics",)
     ),
-    "wrong-statistics": Fault("mean and std of another data set", _normalised_by(0.48, 0.25), ("channel_statistics",)),
+    "wrong-statistics": Fault(
+        "mean and std of another data set: CIFAR's for digits, those of digits for photos",
+        _normalised_by((0.48, 0.25), (0.13, 0.31)),
+        ("channel_statistics",),
+    ),
     "too-few-outputs": Fault(
         "final layer with one output too few",
         lambda subject: _network(subject, ModelConfig(), len(subject.class_names) - 1),
@@ -159,7 +186,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "frozen": Fault(
         "backbone frozen by mistake, without weights",
-        lambda subject: dataclasses.replace(subject, frozen=GlobRule(("backbone/**",))),
+        lambda subject: _drawn_anew(dataclasses.replace(subject, frozen=GlobRule(("backbone/**",)))),
         ("something_trains",),
     ),
     "dropout-0.99": Fault("dropout 0.99 before the head", _built(dropout=0.99), ("dropout_leaves_signal",)),
@@ -176,9 +203,9 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "batch-mixed": Fault(
         "batch dimension mixed into features: images less their mean over the batch",
-        _wrapped(before=lambda x: x - jnp.mean(x, axis=0)),
+        _changed(before=lambda x: x - jnp.mean(x, axis=0)),
         ("examples_are_independent",),
     ),
     "overlap": Fault("half of the validation images are training images", _overlap, ("split_overlap",)),
-    "relu-at-the-end": Fault("ReLU after the last layer", _wrapped(after=nn.relu), ("network_outputs",)),
+    "relu-at-the-end": Fault("ReLU after the last layer", _changed(after=nn.relu), ("network_outputs",)),
 }

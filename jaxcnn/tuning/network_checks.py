@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcnn.training.losses import Targets
 from jaxcnn.tuning.findings import Finding, Verdict
-from jaxcnn.tuning.passes import input_gradient, logits_of, num_logits, shaken, some
+from jaxcnn.tuning.passes import batch_of, input_gradient, logits_of, num_logits, shaken
 from jaxcnn.tuning.subject import Subject
 
 _MARGIN = 30.0
@@ -29,45 +29,82 @@ def initial_loss(subject: Subject) -> Finding:
 
     Uniform predictions have cross-entropy ln K, whatever the label smoothing; a head whose bias is the logarithm of the
     class shares (`model.head_init=prior`) has their entropy H, (1 - s) H + s CE(uniform, shares) with smoothing s. A
-    loss far below is not the mean over the batch, or the labels leak; far above, the logits start too large: "verify
-    loss @ init" of Karpathy, A Recipe for Training Neural Networks (2019). Training mode, without augmentation.
+    loss far below says that the labels leak; far above, that the logits start too large: "verify loss @ init" of
+    Karpathy, A Recipe for Training Neural Networks (2019). Training mode, without augmentation.
+
+    What the loss gives for equal logits is measured: where it is not ln K all figures are scaled by that, and warned of
+    (focal loss, sums over classes). If it depends on how many examples there are, or is ln K times or over them, the
+    mean over the batch is taken twice, or never, and the check fails.
 
     Logits of variance v add about v / 2 nats, so some excess is usual (1.5 nats of ResNet-110): warn from 3, fail from
     5 nats or ln K if that is more. A pretrained network may be below, and above by five times as much: a new head gets
     features of any scale.
     """
-    batch = some(subject, 64)
+    batch = batch_of(subject, 64)
     logits = logits_of(subject, subject.variables, batch.images)
-    found = float(np.mean(subject.loss(jnp.asarray(logits, jnp.float32), Targets(jnp.asarray(batch.labels)))))
+    found = _mean_loss(subject, logits, batch.labels)
     classes, prior, smoothing = num_logits(subject), class_prior(subject), subject.label_smoothing
     uniform, present = math.log(classes), prior[prior > 0]
     shares = -np.log(np.maximum(prior, 0.5 / len(subject.train)))
     informed = (1 - smoothing) * entropy(present) + smoothing * float(np.mean(shares))
-    low, above = min(uniform, informed), found - max(uniform, informed)
-    verdict: Any = "pass"
-    advice = ""
-    slack = 5 if subject.pretrained else 1
-    if not math.isfinite(found) or above > slack * max(5.0, uniform):
-        verdict, advice = "fail", _TOO_LARGE
-    elif found < low - max(0.35, 0.15 * low) and not subject.pretrained:
-        verdict, advice = (
-            "fail",
-            (
-                "take the mean of the loss over the examples of the batch once, not in the loss function and again in "
-                "the step; and see whether the labels are part of the images"
-            ),
-        )
-    elif above > 3 * slack:
-        verdict, advice = "warn", _TOO_LARGE
-    expected = f"ln {classes} = {uniform:.3f} nats" + (
-        f" or {informed:.3f} (class shares)" if low < uniform - 0.02 else ""
-    )
-    numbers = {"loss": found, "uniform": uniform, "prior": informed, "examples": len(batch)}
-    return Finding(
-        "initial loss", verdict, f"{found:.3f} nats", f"{expected}, at most {3 * slack} more", advice, numbers
-    )
+    own, (verdict, advice) = _scale(subject, batch.labels, classes)
+    low, high = own * min(uniform, informed), own * max(uniform, informed)
+    most = (5 if subject.pretrained else 1) * max(own, 1.0)
+    expected = f"ln {classes} = {uniform:.3f} nats"
+    if verdict == "warn":
+        expected = f"{own * uniform:.3f} (equal logits)"
+    elif min(uniform, informed) < uniform - 0.02:
+        expected += f" or {informed:.3f} (class shares)"
+    if verdict != "fail":
+        if not math.isfinite(found) or found - high > most * max(5.0, uniform):
+            verdict, advice = "fail", _TOO_LARGE
+        elif found < low - max(0.35 * own, 0.15 * low) and not subject.pretrained:
+            verdict, advice = "fail", _KNOWN
+        elif found - high > 3 * most:
+            verdict, advice = "warn", _TOO_LARGE
+    figure, expected = f"{found:.3f} nats", f"{expected}, at most {3 * most:.3g} more"
+    numbers = {"loss": found, "uniform": uniform, "prior": informed, "equal": own * uniform, "examples": len(batch)}
+    return Finding("initial loss", verdict, figure, expected, advice, numbers)
 
 
+def _mean_loss(subject: Subject, logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(subject.loss(jnp.asarray(logits, jnp.float32), Targets(jnp.asarray(labels)))))
+
+
+def _scale(subject: Subject, labels: np.ndarray, classes: int) -> tuple[float, Problem]:
+    """Returns what the loss of equal logits is, of these labels, over ln K; and what is wrong with that."""
+
+    def equal(labels: np.ndarray) -> float:
+        return _mean_loss(subject, np.zeros((len(labels), classes)), labels) / math.log(classes)
+
+    labels = np.clip(labels, 0, classes - 1)
+    own = equal(labels) if classes > 1 else 1.0
+    if not (math.isfinite(own) and own > 0 and classes > 1):
+        return 1.0, _FINE
+    double = equal(np.concatenate([labels, labels]))
+    right, wrong = _costs(subject, classes)
+    # By a fixed number of examples: cross-entropy is then as much too small, or large, at any logits.
+    as_much = abs((wrong - right) / (own * (1 - subject.label_smoothing) * _MARGIN) - 1) < 0.1
+    sizes = [size for size in (len(labels), subject.batch_size) if as_much and size >= 8]
+    if double < 0.75 * own or any(abs(own * size - 1) < 0.02 for size in sizes):
+        return own, ("fail", _TWICE)
+    if double > 1.5 * own or any(abs(own / size - 1) < 0.02 for size in sizes):
+        return own, ("fail", _SUMMED)
+    everywhere = equal(np.clip(subject.train.labels, 0, classes - 1))  # weights of classes have mean 1 over all alone
+    if abs(everywhere - 1) <= _SAME:
+        return own, _FINE
+    told = f"the loss of equal logits is {everywhere * math.log(classes):.3g}, not ln {classes}: another loss than "
+    return own, ("warn", told + "cross-entropy, or another scale; go on if that is meant (optim.peak_lr goes with it)")
+
+
+_SAME = 0.1
+"""Part of ln K by which the loss of equal logits may differ from it."""
+_TWICE = (
+    "the loss is divided by the examples of the batch twice: take the mean once, not in the loss function and again in "
+    "the step"
+)
+_KNOWN = "the loss knows the labels before training: see whether they are part of the images"
+_SUMMED = "the loss is summed over the batch, so that its scale goes with the batch size: take the mean over examples"
 _TOO_LARGE = (
     "the first logits are too large: set model.init to kaiming_fan_out_normal and model.norm to batch or group, or "
     "model.head_init=zero; in your own code scale the kernels by 1 / sqrt(fan)"
@@ -89,7 +126,7 @@ def network_outputs(subject: Subject) -> Finding:
     0..1 that add up to 1; none below 0 with exact zeros. And by the loss: where the logit of one class is 30 and the
     others 0, being right must cost about nothing and being wrong 30 nats less the smoothing.
     """
-    batch = some(subject, 64)
+    batch = batch_of(subject, 64)
     logits, plain = (logits_of(subject, each, batch.images) for each in (shaken(subject), subject.variables))
     right, wrong = _costs(subject, logits.shape[-1])
     smoothing, classes = subject.label_smoothing, logits.shape[-1]
@@ -100,7 +137,7 @@ def network_outputs(subject: Subject) -> Finding:
     expected = f"logits of either sign; {spread:.3g} and {spread + wanted:.3g} nats"
     problem = _output_fault(logits, plain) or _loss_fault(right, wrong, spread, wanted)
     verdict, advice = problem or _FINE
-    return Finding("outputs and loss", verdict, figure, expected, advice, numbers)
+    return Finding("network outputs", verdict, figure, expected, advice, numbers)
 
 
 def _costs(subject: Subject, classes: int) -> tuple[float, float]:
@@ -146,14 +183,23 @@ def every_pixel_counts(subject: Subject) -> Finding:
     that is not read, a border that a stride leaves out, a network that is dead or whose gradient vanishes. Beside the
     starting point, see `shaken`; fail below 90 %, warn below 100 %.
     """
-    batch = some(subject, _FEW)
+    batch = batch_of(subject, _FEW)
     weights = np.random.default_rng(subject.seed).standard_normal((len(batch), num_logits(subject)))
-    reached = np.any(input_gradient(subject, shaken(subject), batch.images, weights) != 0, axis=0)  # [H, W, C]
+    gradient = input_gradient(subject, shaken(subject), batch.images, weights)
+    if not np.isfinite(gradient).all():
+        return Finding("every pixel counts", "fail", "the gradient of the input is not finite", "100 %", _NOT_FINITE)
+    reached = np.any(gradient != 0, axis=0)  # [H, W, C]
     share = float(np.mean(reached))
     verdict: Any = "pass" if share == 1 else "warn" if share >= 0.9 else "fail"
     advice = "" if share == 1 else _unreached(reached)
     numbers = {"share": share, "by_channel": reached.mean((0, 1)).tolist(), "images": len(batch)}
     return Finding("every pixel counts", verdict, f"{100 * share:.1f} % of the inputs", "100 %", advice, numbers)
+
+
+_NOT_FINITE = (
+    "logits or their gradient are NaN or infinite: look at images and mean, std (not 0), at model.init and model.norm; "
+    "in your own code at sqrt, log and division without an epsilon"
+)
 
 
 def _unreached(reached: np.ndarray) -> str:
@@ -173,13 +219,16 @@ def examples_are_independent(subject: Subject) -> Finding:
     to chart dependencies"). In training mode batch norm couples examples by design; a network without running
     statistics must keep them apart there too. Beside the starting point, see `shaken`.
     """
-    batch = some(subject, _FEW)
+    batch = batch_of(subject, _FEW)
     weights = np.random.default_rng(subject.seed).standard_normal((len(batch), num_logits(subject)))
     weights[1:] = 0
     batch_norm = bool(jax.tree.leaves(subject.variables.get("batch_stats", {})))
     shares = {}
     for mode in ("evaluation",) if batch_norm else ("evaluation", "training"):
         gradient = input_gradient(subject, shaken(subject), batch.images, weights, train=mode == "training")
+        if not np.isfinite(gradient).all():
+            figure = f"the gradient of the input is not finite in {mode}"
+            return Finding("examples are independent", "fail", figure, "exactly 0", _NOT_FINITE)
         sizes = np.abs(gradient).reshape(len(batch), -1).sum(1)  # [N]
         shares[mode] = float(sizes[1:].sum() / max(sizes.sum(), 1e-300))
     mixes = max(shares.values()) > 0
@@ -200,7 +249,7 @@ def blank_input(subject: Subject) -> Finding:
     "input-independent baseline"). And the logits of different images must differ (beside the starting point, see
     `shaken`, in training mode): their deviation over images; fail below 0.0001 nats, warn below 0.001.
     """
-    batch = some(subject, 64)
+    batch = batch_of(subject, 64)
     logits = logits_of(subject, shaken(subject), batch.images)
     spread = float(np.sqrt(np.mean(np.var(logits, axis=0))))
     prior = class_prior(subject)

@@ -22,6 +22,33 @@ def some(subject: Subject, count: int) -> Examples:
     return subject.train.take(np.random.default_rng(subject.seed).permutation(len(subject.train))[:count])
 
 
+def batch_of(subject: Subject, count: int) -> Examples:
+    """Returns training examples at random as `some`, as many of them as the network takes: about `count`.
+
+    Ghost batch norm (`model.virtual_batch_size`) takes multiples of a number alone, so parts of `subject.batch_size`
+    are tried as well: those of at least half as many, then larger ones, then smaller ones.
+    """
+    count = len(some(subject, count))
+    parts = [size for size in range(1, subject.batch_size + 1) if subject.batch_size % size == 0]
+    near = [size for size in reversed(parts) if count / 2 <= size <= count]
+    sizes = [count, *near, *(size for size in parts if size > count), *reversed(parts)]
+    size = next((size for size in dict.fromkeys(sizes) if _takes(subject, size)), count)
+    return subject.train.take(np.random.default_rng(subject.seed).permutation(len(subject.train))[:size])
+
+
+def _takes(subject: Subject, count: int) -> bool:
+    """Whether the network takes so many images in training mode; held by the subject, as each check asks."""
+    known: dict[int, bool] = vars(subject).setdefault("_takes", {})
+    if count not in known:
+        images = jax.ShapeDtypeStruct((count, *subject.train.images.shape[1:]), jnp.float32)
+        try:
+            jax.eval_shape(lambda x: apply(subject, subject.variables, x, train=True), images)
+            known[count] = True
+        except (ValueError, TypeError):
+            known[count] = False
+    return known[count]
+
+
 def apply(subject: Subject, variables: Any, x: jax.Array, *, train: bool, key: jax.Array | None = None) -> jax.Array:
     """Returns the logits [N, K] of normalised images; `train`: with batch statistics and dropout, by `key`."""
     rngs = {"dropout": jax.random.key(subject.seed) if key is None else key} if train else None
@@ -49,13 +76,13 @@ def input_gradient(
 
 def draws_at_random(subject: Subject) -> bool:
     """Returns whether the network asks for random numbers in training: whether it has any dropout."""
-    image = jax.ShapeDtypeStruct((1, *subject.train.images.shape[1:]), jnp.float32)
+    images = jax.ShapeDtypeStruct((subject.batch_size, *subject.train.images.shape[1:]), jnp.float32)
 
     def without(x: jax.Array) -> Any:
         return subject.model.apply(subject.variables, x, train=True, mutable=["batch_stats"])
 
     try:
-        jax.eval_shape(without, image)
+        jax.eval_shape(without, images)
     except flax.errors.InvalidRngError:
         return True
     return False

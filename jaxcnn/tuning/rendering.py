@@ -16,6 +16,7 @@ from jaxcnn.tuning.findings import Finding
 
 COLOURS = {"pass": "#1b7837", "warn": "#b36b00", "fail": "#b3261e", "skip": "#6b7580"}
 _LINE_IN, _GAP_IN, _HEAD_IN, _PLOT_IN = 0.19, 0.13, 0.75, 2.35  # inches
+_LEGEND_IN = 0.55  # beside curves by layer, beyond the margin
 _TEXT_IN, _SIDE_IN, _WIDE = 8.4, 4.4, 122  # of the list, of the plots, and characters a line of the list
 
 
@@ -90,7 +91,8 @@ def draw(findings: Sequence[Finding], path: Path, title: str) -> None:
         y += _GAP_IN
     for place, one in enumerate(plots):
         top = _HEAD_IN + place * _PLOT_IN
-        box = (_TEXT_IN + 0.75, height - top - _PLOT_IN + 0.65, _SIDE_IN - 1.35, _PLOT_IN - 0.95)
+        wide = _SIDE_IN - 1.35 - (_LEGEND_IN if _by_layer(one.curves) else 0)
+        box = (_TEXT_IN + 0.75, height - top - _PLOT_IN + 0.65, wide, _PLOT_IN - 0.95)
         axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
         draw_curves(one, axes)
     save(figure, path)
@@ -111,7 +113,7 @@ def draw_curves(one: Finding, axes: Any) -> None:
     Of others the first is the abscissa if it rises all along and all are as long, else each is drawn over its places.
     """
     curves = {name: np.asarray(values, np.float64) for name, values in one.curves.items()}
-    by_layer = "depth" in curves or "signal" in curves
+    by_layer = _by_layer(curves)
     across = _abscissa(curves)
     drawn = {name: values for name, values in curves.items() if name != across}
     if by_layer:  # on a logarithmic axis, where a share of 0 has no place
@@ -125,7 +127,7 @@ def draw_curves(one: Finding, axes: Any) -> None:
     if across == "rate":
         axes.set_xscale("log")
         _mark_rates(one, axes)
-        _cut_above(curves.get("smoothed", curves.get("loss")), axes)
+        _follow(curves.get("smoothed", curves.get("loss")), curves.get("loss"), axes)
     elif by_layer or _is_wide(drawn):
         axes.set_yscale("log")
     axes.set_title(one.check, fontsize=9, parse_math=False, color=COLOURS[one.verdict], weight="bold")
@@ -133,10 +135,17 @@ def draw_curves(one: Finding, axes: Any) -> None:
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.25)
     if len(drawn) > 1 or across == "rate":
-        for text in axes.legend(fontsize=7, frameon=False).get_texts():
+        beside: Any = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "handlelength": 1.2} if by_layer else {}
+        for text in axes.legend(fontsize=7, frameon=False, **beside).get_texts():  # layer curves cross all over
             text.set_parse_math(False)
+        if across in ("step", "rate"):
+            axes.set_ylabel("loss (nats)", fontsize=8)
     else:
         axes.set_ylabel(next(iter(drawn), "").replace("_", " "), fontsize=8)
+
+
+def _by_layer(curves: Mapping[str, Any]) -> bool:
+    return "depth" in curves or "signal" in curves
 
 
 def _abscissa(curves: Mapping[str, np.ndarray]) -> str | None:
@@ -167,12 +176,19 @@ def _mark_rates(one: Finding, axes: Any) -> None:
             axes.axvline(float(rate), color=colour, linewidth=1, linestyle="--", label=label)
 
 
-def _cut_above(values: np.ndarray | None, axes: Any) -> None:
-    """Leaves out of view what diverges at the end of a sweep."""
-    finite = values[np.isfinite(values)] if values is not None else np.zeros(0)
-    if finite.size:
-        start, low = finite[: max(1, len(finite) // 10)].max(), finite.min()
-        axes.set_ylim(low - 0.15 * (start - low) - 1e-6, start + 0.5 * (start - low) + 1e-6)
+def _follow(smoothed: np.ndarray | None, raw: np.ndarray | None, axes: Any) -> None:
+    """Puts into view where the smoothed loss goes before it diverges, and most of the noise around it there."""
+    if smoothed is None or not np.isfinite(smoothed).any():
+        return
+    finite = smoothed[np.isfinite(smoothed)]
+    start, low = finite[: max(1, len(finite) // 10)].max(), finite.min()
+    raw = smoothed if raw is None else raw[: len(smoothed)]
+    sane = smoothed[: len(raw)] <= start + 0.35 * (start - low)
+    around = raw[sane & np.isfinite(raw)]
+    lowest, highest = np.percentile(around, (2, 98)) if around.size else (low, start)
+    bottom, top = min(low, lowest), max(start, min(highest, start + (start - low)))
+    room = 0.08 * (top - bottom)
+    axes.set_ylim(bottom - room - 1e-6, max(top, start + 0.25 * (start - low)) + room + 1e-6)
 
 
 def write_html(findings: Sequence[Finding], path: Path, title: str, figures: Mapping[str, Path] | None = None) -> None:

@@ -14,7 +14,7 @@ from jaxcnn.training.losses import Targets
 from jaxcnn.training.partition import partition_variables
 from jaxcnn.training.state import merge_variables
 from jaxcnn.tuning.findings import Finding, Verdict
-from jaxcnn.tuning.passes import apply, compiled, draws_at_random, shaken, some
+from jaxcnn.tuning.passes import apply, batch_of, compiled, draws_at_random, shaken
 from jaxcnn.tuning.subject import Subject
 
 _BOUNDS = {"sigmoid": (0.01, 0.99), "tanh": (-0.99, 0.99)}
@@ -44,7 +44,7 @@ class Profile:
 
 def profile(subject: Subject) -> Profile:
     """Returns the figures of a batch of training images in training mode, without augmentation."""
-    batch = some(subject, 32)
+    batch = batch_of(subject, 32)
     model, optimizer = unscanned(subject.model), subject.optimizer(lambda step: subject.peak_lr)
     moving, frozen = partition_variables(subject.variables, subject.frozen)
     low, high = _BOUNDS.get(subject.activation, (-np.inf, np.inf))
@@ -215,8 +215,8 @@ def dropout_leaves_signal(subject: Subject) -> Finding:
     90 %. Both draws are in training mode, of the same images.
     """
     if not draws_at_random(subject):
-        return Finding("dropout", "skip", "no dropout", "below 75 %")
-    batch, model = some(subject, 64), unscanned(subject.model)
+        return Finding("dropout leaves signal", "skip", "no dropout", "below 75 %")
+    batch, model = batch_of(subject, 64), unscanned(subject.model)
 
     @compiled
     def lost(variables: Any, images: Any) -> Any:
@@ -237,7 +237,7 @@ def dropout_leaves_signal(subject: Subject) -> Finding:
     verdict: Any = "pass" if share < 0.75 else "warn" if share < 0.9 else "fail"
     advice = "" if verdict == "pass" else "lower model.dropout or model.block_dropout to 0.5 or less"
     figure = f"{100 * share:.0f} % of the units before {worst} dropped"
-    return Finding("dropout", verdict, figure, "below 75 %", advice, {"dropped": share, "layer": worst})
+    return Finding("dropout leaves signal", verdict, figure, "below 75 %", advice, {"dropped": share, "layer": worst})
 
 
 def something_trains(subject: Subject) -> Finding:
@@ -274,7 +274,7 @@ def something_trains(subject: Subject) -> Finding:
 
 def _moves(subject: Subject) -> dict[str, bool]:
     """Whether a gradient reaches each parameter that is not frozen and the first update changes it, by path."""
-    batch, optimizer = some(subject, 16), subject.optimizer(lambda step: subject.peak_lr)
+    batch, optimizer = batch_of(subject, 16), subject.optimizer(lambda step: subject.peak_lr)
     moving, frozen = partition_variables(shaken(subject), subject.frozen)
 
     @compiled

@@ -65,7 +65,8 @@ class Subject:
       pretrained: whether the variables are trained ones, and mean and std those that they came with.
       label_smoothing: of the loss, which says what the first loss should be.
       seed: of all that is drawn.
-      reference_model: the same network computing in float32; none: `model` does, or there is no such.
+      reference_model: the same network, with the same variables, computing in float32. `building.subject_of` sets it;
+        of a network of your own in bfloat16 give it, else nothing is compared. None: `model` computes in float32.
       num_train: examples of the whole training split, of which `train` is a sample; none: `train` is all of it.
     """
 
