@@ -180,7 +180,7 @@ def test_a_fall_is_told_from_the_noise_of_the_smoothed_loss() -> None:
 
 
 def test_too_noisy_to_tell_is_not_that_no_rate_does(tiny_config) -> None:
-    curve = next(curve for curve in map(lambda seed: noisy(seed, 0.0), range(10)) if curve.suggestion is None)
+    curve = next(curve for curve in (noisy(seed, 0.0) for seed in range(10)) if curve.suggestion is None)
     assert curve.noisy
     assert curve.to_json()["noisy"] is True
     with pytest.raises(InputError, match=r"too noisy to tell in 100 steps .*: a larger batch or more steps"):
