@@ -4,10 +4,7 @@ Overfitting a small sample: Karpathy 2019, A Recipe for Training Neural Networks
 Understanding Deep Learning Requires Rethinking Generalization. All use the trainings of `fitting.py`, in one program.
 """
 
-import dataclasses
 import math
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,9 +12,8 @@ import numpy as np
 
 from jaxcnn.tuning.entropies import balanced, entropy_of, least_loss
 from jaxcnn.tuning.findings import Finding, Verdict
-from jaxcnn.tuning.fitting import LEARN_STEPS, Fit, Fitting, fitting_of, ramp
+from jaxcnn.tuning.fitting import LEARN_STEPS, fitting_of, ramp
 from jaxcnn.tuning.gradients import loss_and_gradient
-from jaxcnn.tuning.lr_curve import back_off_of
 from jaxcnn.tuning.subject import Subject
 from jaxcnn.tuning.weighing import (
     FAR_BELOW,
@@ -25,11 +21,14 @@ from jaxcnn.tuning.weighing import (
     LEAST_LOW,
     LOST,
     bounded,
+    chance_of,
     nats,
     number,
     rate_told,
     rate_verdict,
+    rates_to_try,
     steps_of,
+    timed,
 )
 
 SAMPLE = 32
@@ -52,17 +51,6 @@ LOSS_APART, COSINE = 0.02, 0.95
 """Most relative difference of the loss, and least cosine of the gradients, between compute types."""
 
 
-def timed(check: Callable[[Subject], Finding]) -> Callable[[Subject], Finding]:
-    """Returns the check with the seconds that it took."""
-
-    def run(subject: Subject) -> Finding:
-        began = time.perf_counter()
-        return dataclasses.replace(check(subject), seconds=time.perf_counter() - began)
-
-    run.__name__, run.__doc__ = check.__name__, check.__doc__
-    return run
-
-
 @timed
 def overfits_a_small_sample(subject: Subject) -> Finding:
     """Checks that a few examples can be learned by heart: loss near zero, all right.
@@ -76,7 +64,7 @@ def overfits_a_small_sample(subject: Subject) -> Finding:
     sample = np.random.default_rng(fit.subject.seed).permutation(fit.num_train)[:SAMPLE]
     floor = least_loss(subject.label_smoothing, len(subject.class_names))
     tries = []
-    for rate in _rates_to_try(fit):
+    for rate in rates_to_try(fit):
         found = fit.run(fit.batches_of(sample, SAMPLE_STEPS), rate * ramp(SAMPLE_STEPS, 5), plain=True)
         end = fit.measure(found.state, sample)
         left = end.start - floor if found.finite and end.finite else math.inf
@@ -113,15 +101,6 @@ _NEAR_MISS_ADVICE = (
 )
 
 
-def _rates_to_try(fit: Fitting) -> list[float]:
-    """Learning rates at which a sample may be learned, the likeliest first; each once."""
-    sane, curve = fit.sane_rate, fit.curve
-    likely = [sane, fit.subject.peak_lr, 10 * sane, sane / 10]
-    if curve.suggestion is None and len(curve.smoothed):
-        likely.insert(1, curve.minimum / back_off_of(fit.state.opt_state))
-    return list(dict.fromkeys(likely))
-
-
 @timed
 def real_labels_beat_shuffled_ones(subject: Subject) -> Finding:
     """Checks that unseen examples profit from training, and more than from training on shuffled labels.
@@ -129,9 +108,9 @@ def real_labels_beat_shuffled_ones(subject: Subject) -> Finding:
     Both trainings have the same steps and rate. The loss is that of some two hundred validation examples or more with
     their own labels, with the statistics of their batches; labels that have nothing to do with the images leave it at
     the entropy of the classes or above. Where some classes are rare, which makes that low, both train on as many
-    examples of each class, and the loss is the class-balanced one, held against ln K of the classes that there are;
-    with very rare ones a fault is a warning. It is one too where only far smaller batches than planned are affordable,
-    as large networks on CPU: there shuffled labels cannot be told from a network that has hardly begun.
+    examples of each class, and class-balanced hits are judged, against 1 / K and their standard error; with very rare
+    classes a fault is a warning. It is one too where only far smaller batches than planned are affordable, as with
+    large networks on CPU: there shuffled labels cannot be told from a network that has hardly begun.
     """
     fit = fitting_of(subject)
     own = np.asarray(fit.source.labels)
@@ -143,44 +122,66 @@ def real_labels_beat_shuffled_ones(subject: Subject) -> Finding:
         )
     labels = own.copy()
     labels[: fit.num_train] = np.random.default_rng(subject.seed + 1).permutation(train)
-    classes, entropy = math.log(len(np.unique(train))), entropy_of(train)
-    rarity, batch = entropy / classes, fit.batch_size
+    rarity, batch = entropy_of(train) / math.log(len(np.unique(train))), fit.batch_size
     count = -(-max(UNSEEN, 4 * batch) // batch) * batch
     if rarity < BALANCED:
-        entropy, unseen = classes, balanced(own, unseen, count, subject.seed)
-        found = [fit.learn(fit.sane_rate, each, balance=True) for each in (own, labels)]
+        places = balanced(own, unseen, count, subject.seed)
+        fits = [fit.learn(fit.sane_rate, each, balance=True) for each in (own, labels)]
     else:
-        unseen = unseen[: min(count, max(len(unseen) // batch, 1) * batch)]
-        found = [fit.learned, fit.learn(fit.sane_rate, labels)]
-    real, shuffled = (_unseen_loss(fit, each, unseen) for each in found)
-    verdict: Verdict = "pass"
-    if real > (1 - LEARNED) * entropy or real > shuffled - MARGIN * entropy:
-        verdict = "fail" if rarity > RARE or not math.isfinite(real) else "warn"
-    kind, least = ("class-balanced", "ln K") if rarity < BALANCED else ("unseen", "classes alone")
+        places = unseen[: min(count, max(len(unseen) // batch, 1) * batch)]
+        fits = [fit.learned, fit.learn(fit.sane_rate, labels)]
+    measured = [fit.measure(each.state, places) for each in fits]
+    real, shuffled = (
+        after.loss if each.finite and after.finite else math.inf for each, after in zip(fits, measured, strict=True)
+    )
+    if rarity < BALANCED:
+        good, figure, expected = _by_hits(measured[0].top1, measured[1].top1, own[unseen])
+    else:
+        good, figure, expected = _by_loss(real, shuffled, entropy_of(train))
+    good = good and math.isfinite(real)
     finding = Finding(
         check="real labels beat shuffled ones",
-        verdict=verdict,
-        figure=f"{kind} loss {nats(real)} after real labels, {nats(shuffled)} after shuffled ({LEARN_STEPS} steps)",
-        expected=f"below {(1 - LEARNED) * entropy:.3f} nats ({least}: {entropy:.3f}) and below shuffled",
-        advice="" if verdict == "pass" else _SHUFFLED_ADVICE,
+        verdict="pass" if good else "fail" if rarity > RARE or not math.isfinite(real) else "warn",
+        figure=f"{figure} ({LEARN_STEPS} steps)",
+        expected=expected,
+        advice="" if good else _SHUFFLED_ADVICE,
         numbers={
-            "real": number(real), "shuffled": number(shuffled), "entropy": entropy, "steps": LEARN_STEPS,
-            "examples": len(unseen),
+            "real": number(real), "shuffled": number(shuffled), "entropy": entropy_of(train), "steps": LEARN_STEPS,
+            "examples": len(places), "hits": measured[0].top1, "shuffled_hits": measured[1].top1,
         },
-        curves=steps_of(real=found[0], shuffled=found[1]),
+        curves=steps_of(real=fits[0], shuffled=fits[1]),
     )  # fmt: skip
     return bounded(fit, finding, sure=not math.isfinite(real))
+
+
+def _by_loss(real: float, shuffled: float, entropy: float) -> tuple[bool, str, str]:
+    """Whether a loss tells of learning, with figure and expectation."""
+    return (
+        real <= (1 - LEARNED) * entropy and real <= shuffled - MARGIN * entropy,
+        f"unseen loss {nats(real)} after real labels, {nats(shuffled)} after shuffled",
+        f"below {(1 - LEARNED) * entropy:.3f} nats (classes alone: {entropy:.3f}) and below shuffled",
+    )
+
+
+def _by_hits(real: float, shuffled: float, labels: np.ndarray) -> tuple[bool, str, str]:
+    """Whether class-balanced hits on unseen labels [N] do. A rare class is sure to be learned with too much confidence.
+
+    Their standard error by chance is had from the examples that there are of each class.
+    """
+    counts = np.unique(labels, return_counts=True)[1]
+    chance = 1 / len(counts)
+    error = chance * math.sqrt(chance * (1 - chance) * float(np.sum(1 / counts)))
+    return (
+        real > chance + 3 * error and real > shuffled + 2 * error,
+        f"class-balanced hits {100 * real:.0f} % after real labels, {100 * shuffled:.0f} % after shuffled",
+        f"above {100 * (chance + 3 * error):.0f} % (chance: {100 * chance:.0f} %) and above shuffled",
+    )
 
 
 _SHUFFLED_ADVICE = (
     "Images tell nothing of their labels: look at sheets of images with labels (`jaxcnn data preview`), at whether "
     "both are read in the same order, at augment (it may take away what tells classes apart) and at model.dropout."
 )
-
-
-def _unseen_loss(fit: Fitting, found: Fit, unseen: np.ndarray) -> float:
-    measured = fit.measure(found.state, unseen)
-    return measured.loss if found.finite and measured.finite else math.inf
 
 
 @timed
@@ -200,7 +201,7 @@ def learning_rate_in_range(subject: Subject) -> Finding:
     end = fit.learned.end
     is_near = 1 / NEAR < planned / sane < NEAR
     at_planned = end if is_near else fit.learn(planned).end
-    best, chance = min(end, at_planned), _chance(fit, first)
+    best, chance = min(end, at_planned), chance_of(fit, first)
     base = chance if planned > sane else first
     share = (base - at_planned) / (base - best) if best < base else 0.0
     common: Any = {
@@ -243,12 +244,6 @@ def learning_rate_in_range(subject: Subject) -> Finding:
         **common,
     )
     return bounded(fit, finding, sure=not (math.isfinite(at_planned) and 1 / LOST < planned / sane < FAR_BELOW))
-
-
-def _chance(fit: Fitting, first: float) -> float:
-    """The loss that the classes alone allow, or the first one if that is lower, or of another scale."""
-    entropy = entropy_of(np.asarray(fit.source.labels)[: fit.num_train])
-    return entropy if entropy < first < 3 * entropy else first
 
 
 @timed

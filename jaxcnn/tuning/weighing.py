@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 
+from jaxcnn.tuning.entropies import entropy_of
 from jaxcnn.tuning.findings import Finding, Verdict
 from jaxcnn.tuning.fitting import Fit, Fitting
+from jaxcnn.tuning.lr_curve import back_off_of
 from jaxcnn.tuning.subject import Subject
 
 LEAST_HIGH, LEAST_LOW = 0.1, 0.03
@@ -16,6 +20,17 @@ FAR_ABOVE, FAR_BELOW = 8.0, 30.0
 """Factors from the suggested rate from which the planned one is worth a look."""
 LOST = 200.0
 """Factor below it from which `LEAST_HIGH` is asked of the planned one too."""
+
+
+def timed(check: Callable[[Subject], Finding]) -> Callable[[Subject], Finding]:
+    """Returns the check with the seconds that it took."""
+
+    def run(subject: Subject) -> Finding:
+        began = time.perf_counter()
+        return dataclasses.replace(check(subject), seconds=time.perf_counter() - began)
+
+    run.__name__, run.__doc__ = check.__name__, check.__doc__
+    return run
 
 
 def bounded(fit: Fitting, finding: Finding, *, sure: bool) -> Finding:
@@ -61,3 +76,18 @@ def nats(value: float) -> str:
 def number(value: float) -> float | None:
     """Returns a number for JSON."""
     return float(value) if math.isfinite(value) else None
+
+
+def rates_to_try(fit: Fitting) -> list[float]:
+    """Returns learning rates at which a sample may be learned, the likeliest first; each once."""
+    sane, curve = fit.sane_rate, fit.curve
+    likely = [sane, fit.subject.peak_lr, 10 * sane, sane / 10]
+    if curve.suggestion is None and len(curve.smoothed):
+        likely.insert(1, curve.minimum / back_off_of(fit.state.opt_state))
+    return list(dict.fromkeys(likely))
+
+
+def chance_of(fit: Fitting, first: float) -> float:
+    """Returns the loss that the classes alone allow, or the first one if that is lower, or of another scale."""
+    entropy = entropy_of(np.asarray(fit.source.labels)[: fit.num_train])
+    return entropy if entropy < first < 3 * entropy else first
