@@ -15,7 +15,7 @@ from jaxcnn.config import FeaturesConfig, TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.job import Job
 from jaxcnn.training.state import TrainState
-from jaxcnn.tuning.lr_curve import curve_of, first_diverged, smooth
+from jaxcnn.tuning.lr_curve import LrCurve, curve_of, first_diverged, smooth
 from jaxcnn.tuning.lr_finder import exponential, find_lr, with_rate
 from tests.conftest import with_fields
 from tests.feature_runs import STILL
@@ -162,6 +162,33 @@ def test_a_loss_that_never_falls_has_no_suggestion_and_no_config(tiny_config) ->
         with_rate(tiny_config, curve)
 
 
+def noisy(seed: int, fall: float, noise: float = 0.35, num_steps: int = 100) -> LrCurve:
+    """A sweep whose loss falls from 2.3 over its middle, with independent noise of each batch."""
+    rates = np.geomspace(1e-4, 10, num_steps)
+    falls = np.interp(np.arange(num_steps), [num_steps * 0.4, num_steps * 0.8], [0, fall])
+    return curve_of(rates, 2.3 - falls + noise * np.random.default_rng(seed).normal(size=num_steps))
+
+
+def test_a_fall_is_told_from_the_noise_of_the_smoothed_loss() -> None:
+    """What a batch of 8 has: 0.9 nats of fall under a noise of 0.35 from batch to batch are seen, none are not."""
+    falling = [noisy(seed, 0.9).suggestion for seed in range(100)]
+    still = [noisy(seed, 0.0).suggestion for seed in range(100)]
+    assert sum(rate is not None for rate in falling) >= 95
+    assert sum(rate is not None for rate in still) <= 8
+    rates = np.geomspace(1e-4, 10, 100)
+    assert np.mean([rates[30] < (rate or 0) < rates[99] for rate in falling]) > 0.9
+
+
+def test_too_noisy_to_tell_is_not_that_no_rate_does(tiny_config) -> None:
+    curve = next(curve for curve in (noisy(seed, 0.0) for seed in range(10)) if curve.suggestion is None)
+    assert curve.noisy
+    assert curve.to_json()["noisy"] is True
+    with pytest.raises(InputError, match=r"too noisy to tell in 100 steps .*: a larger batch or more steps"):
+        with_rate(tiny_config, curve)
+    assert not noisy(0, 0.0, noise=0.01).noisy
+    assert not noisy(0, 0.9, noise=0.01).noisy
+
+
 def test_a_suggestion_lands_in_the_config_with_two_digits(tiny_config) -> None:
     rates = np.geomspace(1e-4, 10, 200)
     curve = dataclasses.replace(curve_of(rates, valley(rates, 0.3)), suggestion=0.123456)
@@ -172,6 +199,8 @@ def test_ranges_that_do_not_rise_and_short_sweeps_are_refused(tiny_config) -> No
     job = build_job(tiny_config)
     with pytest.raises(InputError, match="must rise"):
         find_lr(job, rate_min=1.0, rate_max=0.1)
+    with pytest.raises(InputError, match="from 0 to 10: the sweep must rise, from above 0"):
+        find_lr(job, rate_min=0)
     with pytest.raises(InputError, match="20 steps"):
         find_lr(job, num_steps=3)
 

@@ -1,22 +1,31 @@
-"""A subject made cheap enough for a few hundred steps: what is frozen is computed once, batches are smaller on CPU."""
+"""A subject made fit for a few hundred steps: what is frozen is computed once, batches are smaller on CPU.
+
+Batches of a few examples, on the other hand, are made larger, for a few hundred steps of them tell little. The learning
+rate follows the batch.
+"""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxcnn.models.classifier import Classifier, output_at
 from jaxcnn.models.cost import count_multiply_adds
 from jaxcnn.paths import flatten
 from jaxcnn.runtime import compiler_options
-from jaxcnn.training.partition import FrozenStatistics
+from jaxcnn.training.partition import FrozenStatistics, partition_variables
+from jaxcnn.tuning.lr_curve import BACK_OFF, back_off_of
 from jaxcnn.tuning.subject import Examples, Subject
 
 STEP_FLOP, PASS_FLOP = 40e9, 5e12
 """Most operations of a step and of one pass over examples on CPU: half a second, and a minute, at 80 GFLOP/s."""
 LEAST_BATCH, LEAST_EXAMPLES = 16, 128
+TELLING_BATCH = 32
+"""Examples a step that are taken in the place of fewer planned ones: the loss of less is mostly noise."""
 _FEATURE_BATCH = 32
 
 
@@ -24,18 +33,38 @@ def affordable(subject: Subject) -> Subject:
     """Returns the subject for short trainings: itself, or with less to compute.
 
     Where the first parts of a `Classifier` are frozen, images give way to what these make of them, without
-    augmentation, so that training begins there. On CPU the batch is halved, down to 16, while a step takes more than
-    `STEP_FLOP`; learning rates of the two then differ, by a factor that a check of orders of magnitude bears.
+    augmentation, so that training begins there. The batch is as planned, but at most all examples and at least
+    `TELLING_BATCH` where there are so many; on CPU it is halved, down to 16, while a step takes more than `STEP_FLOP`.
+    The planned learning rate is scaled with it: see `scaled_rate`.
     """
     point = frozen_point(subject)
     if point is not None:
         subject = _from_features(subject, point)
-    if jax.default_backend() != "cpu":
-        return subject
-    batch, flop = subject.batch_size, 6 * multiply_adds(subject)  # forward, and twice that for the gradients
-    while batch * flop > STEP_FLOP and batch // 2 >= LEAST_BATCH and batch % 2 == 0:
-        batch //= 2
-    return dataclasses.replace(subject, batch_size=batch) if _takes(subject, batch) else subject
+    planned, most = subject.batch_size, len(subject.train)
+    batch = min(max(planned, TELLING_BATCH), most)
+    if not _takes(subject, batch):
+        batch = min(planned, most)
+    if jax.default_backend() == "cpu":
+        cut, flop = batch, 6 * multiply_adds(subject)  # forward, and twice that for the gradients
+        while cut * flop > STEP_FLOP and cut // 2 >= LEAST_BATCH and cut % 2 == 0:
+            cut //= 2
+        batch = cut if _takes(subject, cut) else batch
+    return dataclasses.replace(subject, batch_size=batch, peak_lr=scaled_rate(subject, batch))
+
+
+def scaled_rate(subject: Subject, batch_size: int) -> float:
+    """Returns the planned learning rate for another batch.
+
+    It grows with the batch for gradient descent (Goyal et al. 2017, section 2.1), with its square root for adaptive
+    optimizers (Malladi et al. 2022, On the SDEs and Scaling Rules for Adaptive Gradient Algorithms).
+    """
+    ratio = batch_size / subject.batch_size
+    if ratio == 1:
+        return subject.peak_lr
+    moving, _ = partition_variables(subject.variables, subject.frozen)
+    optimizer = subject.optimizer(optax.constant_schedule(0.0))
+    adaptive = back_off_of(jax.eval_shape(optimizer.init, moving["params"])) == BACK_OFF["adaptive"]
+    return subject.peak_lr * (math.sqrt(ratio) if adaptive else ratio)
 
 
 def frozen_point(subject: Subject) -> str | None:

@@ -1,8 +1,8 @@
 """Short trainings of a subject with the step of real runs, in one compiled program for all of them.
 
 Compiling is what costs on CPU. So what differs between the checks is data of the program, not a part of it: the
-learning rate of each step, the labels, which examples a step sees, and whether augmentation, dropout and weight decay
-are on. A program is compiled once a batch size.
+learning rate of each step, the labels, which examples a step sees, and whether augmentation and dropout are on. A
+program is compiled once a batch size.
 """
 
 import functools
@@ -24,6 +24,7 @@ from jaxcnn.runtime import compiler_options
 from jaxcnn.training.state import TrainState, create_state
 from jaxcnn.training.step import StepOptions, make_chunk, make_step, zero_sums
 from jaxcnn.tuning.affordable import affordable
+from jaxcnn.tuning.entropies import balanced
 from jaxcnn.tuning.lr_curve import LrCurve, back_off_of, curve_of, first_diverged
 from jaxcnn.tuning.subject import Subject
 
@@ -32,6 +33,8 @@ ROWS = 100
 LEARN_STEPS = 60
 """Steps of a training as planned."""
 WARMUP_STEPS = 10
+CUT = 4
+"""Factor between the planned batch and an affordable one from which short trainings tell little."""
 SWEPT = (1e-5, 10.0)
 """Rates that are swept: of any optimizer, in `SWEEP_STEPS`."""
 SWEEP_STEPS = 85
@@ -71,13 +74,18 @@ class Fitting:
     """Short trainings of one subject; what several checks ask for is done once.
 
     Attributes:
-      subject: what is trained, made affordable (`affordable.py`); nothing of it changes.
-      batch_size: examples a step: as planned, or all that there are.
+      subject: what is trained, made affordable (`affordable.py`): its rate is that of its batch. Nothing of it changes.
+      batch_size: examples a step.
+      planned_batch: examples a step as planned, or all that there are.
+      rate_scale: learning rate here in the place of a planned one of 1.
     """
 
     def __init__(self, subject: Subject):
-        self.subject = subject = affordable(subject)
-        self.batch_size = min(subject.batch_size, len(subject.train))
+        planned, self.subject = subject, affordable(subject)
+        self.rate_scale = self.subject.peak_lr / planned.peak_lr if planned.peak_lr else 1.0
+        self.planned_batch = min(planned.batch_size, len(planned.train))
+        subject = self.subject
+        self.batch_size = subject.batch_size
         both = [np.concatenate(pair) for pair in zip(_parts(subject.train), _parts(subject.validation), strict=True)]
         self.source = Arrays(jnp.asarray(both[0]), jnp.asarray(both[1].astype(np.int32)))
         self.num_train = len(subject.train)
@@ -100,7 +108,8 @@ class Fitting:
         Args:
           places: int [S, B], the examples of each step: of `subject.train` and, from `num_train` on, of validation.
           rates: [S], the learning rate of each step.
-          plain: leave out augmentation, dropout and weight decay.
+          plain: leave out augmentation and dropout. Decay of weights stays: within a hundred steps it does not matter,
+            and some optimizers need the weights for other things.
           labels: in the place of those of all examples.
           state: where it starts; none: with the variables of the subject.
         """
@@ -142,23 +151,44 @@ class Fitting:
     def _sums(self) -> dict[int, Any]:
         return {}
 
-    def order(self, num_steps: int) -> np.ndarray:
-        """Returns the training examples of each step [num_steps, B]: permutations one after the other."""
+    @property
+    def tells_little(self) -> bool:
+        """Whether so much smaller a batch than planned was affordable that what is not learned may be for that."""
+        return self.planned_batch >= CUT * self.batch_size
+
+    def order(self, num_steps: int, by: np.ndarray | None = None) -> np.ndarray:
+        """Returns the training examples of each step [num_steps, B]: permutations one after the other.
+
+        Args:
+          num_steps: how many.
+          by: labels of all examples by which each class comes equally often; none: as often as it is there.
+        """
         rng = np.random.default_rng(self.subject.seed)
         needed = num_steps * self.batch_size
+        if by is not None:
+            places = balanced(by, np.arange(self.num_train), needed, self.subject.seed)
+            return places.reshape(num_steps, self.batch_size)
         epochs = [rng.permutation(self.num_train) for _ in range(-(-needed // self.num_train))]
         return np.concatenate(epochs)[:needed].reshape(num_steps, self.batch_size)
 
-    def learn(self, rate: float, labels: np.ndarray | None = None) -> Fit:
-        """Returns a training as planned, with this peak rate and a short warm-up and cool-down."""
-        return self.run(self.order(LEARN_STEPS), rate * ramp(LEARN_STEPS), labels=labels)
+    def learn(self, rate: float, labels: np.ndarray | None = None, *, balance: bool = False) -> Fit:
+        """Returns a training as planned, with this peak rate and a short warm-up and cool-down.
+
+        Args:
+          rate: the peak.
+          labels: in the place of those of all examples.
+          balance: show as many examples of each class of these labels.
+        """
+        places = self.order(LEARN_STEPS, labels if balance else None)
+        return self.run(places, rate * ramp(LEARN_STEPS), labels=labels)
 
     def measure(self, state: TrainState, places: np.ndarray) -> Fit:
         """Returns loss and hits on examples, with the statistics of their own batches: steps at rate 0.
 
-        Running statistics are behind after a few steps, more so in networks that average long.
+        Running statistics are behind after a few steps, more so in networks that average long. The last batch is filled
+        with the first examples again.
         """
-        batches = max(1, min(ROWS, len(places) // self.batch_size))
+        batches = max(1, min(ROWS, -(-len(places) // self.batch_size)))
         return self.run(self.batches_of(places, batches), np.zeros(batches), plain=True, state=state)
 
     def batches_of(self, places: np.ndarray, num_steps: int) -> np.ndarray:
@@ -227,13 +257,7 @@ def _program(subject: Subject) -> Callable:
         state: TrainState, sums: Any, source: Any, inputs: Any, num_steps: Any, rates: jax.Array, plain: jax.Array
     ) -> Any:
         first = state.step
-        own = subject.optimizer(lambda count: rates[count - first])
-
-        def update(grads: Any, opt_state: Any, params: Any) -> Any:
-            # Parameters reach an optimizer for the decay of weights alone: decay of zeros is none.
-            return own.update(grads, opt_state, jax.tree.map(lambda leaf: jnp.where(plain, 0, leaf), params))
-
-        optimizer = optax.GradientTransformation(own.init, update)
+        optimizer = subject.optimizer(lambda count: rates[count - first])
         step = make_step(subject.model, optimizer, _augment(subject, plain), _options(subject))
         with nn.intercept_methods(undropped(plain)):
             return make_chunk(step, take)(state, sums, source, inputs, num_steps)

@@ -18,6 +18,11 @@ DIVERGED = 2.0
 """How many times the lowest smoothed loss, and more than the first, is a loss that has diverged."""
 FALLS = 0.05
 """Least share of the first loss by which the smoothed loss must fall for a suggestion."""
+FIRST = 10
+"""Steps at the start of a sweep whose mean loss is that before the rate does anything."""
+SURE = 3.0
+"""Standard deviations of a fall of the smoothed loss by noise alone, from which it counts as a fall: in a hundred steps
+of nothing but noise some three sweeps in a hundred have one."""
 RISES = 0.15
 """Of what the smoothed loss has fallen: a rise by more ends the descent. What a normalised network does at rates
 far beyond, where its loss may fall again, says nothing of the rate to train at."""
@@ -38,6 +43,7 @@ class LrCurve:
       minimum: the rate where it is lowest before it rises for the first time (see `RISES`); minimum_tenth: its tenth.
       suggestion: `minimum` divided by `BACK_OFF` of the optimizer's kind; none: no rate lowers the loss.
       diverged_at: the rate at which the sweep stopped; none: it came to its end.
+      noisy: none is suggested, but a fall that would do could not be told from the noise between batches.
     """
 
     rates: tuple[float, ...]
@@ -48,10 +54,16 @@ class LrCurve:
     minimum_tenth: float
     suggestion: float | None
     diverged_at: float | None
+    noisy: bool = False
 
     def sentence(self) -> str:
         """Returns what a person is told."""
         swept = f"{self.rates[0]:.3g} to {self.rates[-1]:.3g} in {len(self.rates)} steps"
+        if self.noisy:
+            return (
+                f"too noisy to tell in {len(self.rates)} steps which rate between {self.rates[0]:.3g} and "
+                f"{self.rates[-1]:.3g} lowers the loss: a larger batch or more steps"
+            )
         if self.suggestion is None:
             return f"no rate between {self.rates[0]:.3g} and {self.rates[-1]:.3g} lowers the loss by {100 * FALLS:g} %"
         end = "" if self.diverged_at is None else f", diverged at {self.diverged_at:.3g}"
@@ -66,6 +78,8 @@ class LrCurve:
         def plain(value: Any) -> Any:
             if isinstance(value, tuple):
                 return [plain(each) for each in value]
+            if isinstance(value, bool):
+                return value
             return None if value is None or not math.isfinite(value) else float(value)
 
         return {name: plain(value) for name, value in asdict(self).items()}
@@ -152,9 +166,11 @@ def curve_of(
     rates, losses = [np.asarray(each, float)[: None if end is None else end + 1] for each in (rates, losses)]
     finite = losses if np.isfinite(losses[-1]) else losses[:-1]
     smoothed = smooth(finite, weight)
-    lowest = _first_minimum(finite, smoothed)
+    noise = _noise(finite)
+    lowest = _first_minimum(finite, smoothed, noise, weight)
     steepest = _steepest(rates, smoothed, lowest)
-    falls = len(smoothed) > 0 and _start(smoothed) - smoothed[lowest] >= _least_fall(finite, smoothed)
+    least = _least_fall(finite, noise, weight)
+    falls = len(smoothed) > 0 and _start(finite) - smoothed[lowest] >= least
     return LrCurve(
         rates=tuple(rates.tolist()),
         losses=tuple(losses.tolist()),
@@ -164,38 +180,58 @@ def curve_of(
         minimum_tenth=float(rates[lowest] / 10),
         suggestion=float(rates[lowest] / back_off) if falls else None,
         diverged_at=None if end is None else float(rates[-1]),
+        noisy=bool(len(smoothed) and not falls and least > FALLS * abs(_start(finite))),
     )
 
 
 def back_off_of(opt_state: Any) -> float:
-    """Returns `BACK_OFF` for an optimizer by its state: adaptive is what holds second moments (`nu`), as Adam does."""
+    """Returns `BACK_OFF` for an optimizer by its state: adaptive is what holds second moments (`nu`), as Adam does.
+
+    Others that make their steps of one length, such as lion and adafactor, hold none by that name and count as SGD.
+    """
     held = "".join(jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(opt_state))
     return BACK_OFF["adaptive" if ".nu" in held else "sgd"]
 
 
-def _start(smoothed: np.ndarray) -> float:
-    """The loss before the rate does anything: of the first steps, whose smoothed loss is nearly their mean."""
-    return float(np.mean(smoothed[:5]))
+def _start(losses: np.ndarray) -> float:
+    """The loss before the rate does anything."""
+    return float(np.mean(losses[:FIRST]))
 
 
-def _least_fall(losses: np.ndarray, smoothed: np.ndarray) -> float:
-    """What counts as a fall: a share of the first loss, and twice the standard deviation between batches.
+def _noise(losses: np.ndarray) -> float:
+    """The standard deviation of the loss between batches.
 
-    That deviation is had from neighbours, whose differences have a median of 0.954 of it where they are normal.
+    It is had from neighbours, whose differences have a median of 0.954 of it where they are normal.
     """
-    noise = float(np.median(np.abs(np.diff(losses)))) / 0.954 if len(losses) > 1 else 0.0
-    return max(FALLS * _start(smoothed), 2 * noise)
+    return float(np.median(np.abs(np.diff(losses)))) / 0.954 if len(losses) > 1 else 0.0
 
 
-def _first_minimum(losses: np.ndarray, smoothed: np.ndarray) -> int:
-    """Place of the lowest smoothed loss before it rises again by a part `RISES` of what it had fallen."""
+def _of_smoothed(noise: float, weight: float) -> float:
+    """The standard deviation of the smoothed loss: of an exponential average of independent losses."""
+    return noise * math.sqrt((1 - weight) / (1 + weight))
+
+
+def _least_fall(losses: np.ndarray, noise: float, weight: float) -> float:
+    """What counts as a fall: a share of the first loss, and `SURE` deviations of a smoothed loss from the start."""
+    apart = math.hypot(_of_smoothed(noise, weight), noise / math.sqrt(FIRST))
+    return max(FALLS * _start(losses), SURE * apart) if len(losses) else 0.0
+
+
+def _first_minimum(losses: np.ndarray, smoothed: np.ndarray, noise: float, weight: float) -> int:
+    """Place of the lowest smoothed loss before it rises again by a part `RISES` of what it had fallen, not by noise.
+
+    The first steps are left out, unless there are few: averages of a few losses jump.
+    """
     if not len(smoothed):
         return 0
-    start, lows = _start(smoothed), np.minimum.accumulate(smoothed)
+    begin = FIRST if len(smoothed) > 2 * FIRST else 0
+    later = smoothed[begin:]
+    start, lows = _start(losses), np.minimum.accumulate(later)
     fallen = start - lows
-    rises = np.flatnonzero((fallen > _least_fall(losses, smoothed)) & (smoothed > lows + RISES * fallen))
-    end = int(rises[0]) if len(rises) else len(smoothed)
-    return int(np.argmin(smoothed[:end]))
+    least_rise = np.maximum(RISES * fallen, 2 * _of_smoothed(noise, weight))
+    rises = np.flatnonzero((fallen > _least_fall(losses, noise, weight)) & (later > lows + least_rise))
+    end = int(rises[0]) if len(rises) else len(later)
+    return begin + int(np.argmin(later[:end]))
 
 
 def _steepest(rates: np.ndarray, smoothed: np.ndarray, lowest: int) -> int:

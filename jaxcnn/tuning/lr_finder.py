@@ -80,6 +80,8 @@ def with_rate(config: TrainConfig, curve: LrCurve) -> TrainConfig:
     Raises:
       InputError: the curve suggests none.
     """
+    if curve.noisy:
+        raise InputError(f"{curve.sentence()}, or set optim.peak_lr yourself (it is {config.optim.peak_lr:g})")
     if curve.suggestion is None:
         raise InputError(
             f"{curve.sentence()}: check data, labels and loss first, or set optim.peak_lr yourself "
@@ -90,7 +92,9 @@ def with_rate(config: TrainConfig, curve: LrCurve) -> TrainConfig:
 
 
 def _range(optimizer: str, rate_min: float | None, rate_max: float | None, num_steps: int) -> tuple[float, float]:
-    low, high = (given or own for given, own in zip((rate_min, rate_max), RATES[optimizer], strict=True))
+    low, high = (
+        own if given is None else given for given, own in zip((rate_min, rate_max), RATES[optimizer], strict=True)
+    )
     if not 0 < low < high < math.inf:
         raise InputError(f"learning rates from {low:g} to {high:g}: the sweep must rise, from above 0")
     if num_steps < 20:
