@@ -214,3 +214,12 @@ def test_the_short_schedule_warms_up_holds_and_cools_down() -> None:
     assert (shape[WARMUP_STEPS : 2 * LEARN_STEPS // 3] == 1).all()
     assert (np.diff(shape[2 * LEARN_STEPS // 3 :]) < 0).all()
     assert 0 < shape[-1] < 0.1
+
+
+def test_many_hits_do_where_the_head_is_too_sure_for_a_low_loss() -> None:
+    from jaxcnn.tuning.weighing import beats_largest
+
+    labels = np.repeat(np.arange(4), (100, 40, 40, 20))  # the largest class is half of them: 3.5 % by chance
+    assert beats_largest(0.65, 0.5, labels)
+    assert not beats_largest(0.58, 0.3, labels)
+    assert not beats_largest(0.65, 0.62, labels)

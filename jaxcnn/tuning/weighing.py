@@ -91,3 +91,10 @@ def chance_of(fit: Fitting, first: float) -> float:
     """Returns the loss that the classes alone allow, or the first one if that is lower, or of another scale."""
     entropy = entropy_of(np.asarray(fit.source.labels)[: fit.num_train])
     return entropy if entropy < first < 3 * entropy else first
+
+
+def beats_largest(real: float, shuffled: float, labels: np.ndarray) -> bool:
+    """Returns whether hits on unseen labels [N] are above the share of the largest class, and above `shuffled`."""
+    share = float(np.bincount(labels).max() / len(labels))
+    error = math.sqrt(share * (1 - share) / len(labels))
+    return real > share + 3 * error and real > shuffled + 2 * error
