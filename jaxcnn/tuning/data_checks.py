@@ -151,7 +151,8 @@ def split_overlap(subject: Subject) -> Finding:
         else ("take the images of data.validation_split out of data.train_split; `jaxcnn data` names the equal ones")
     )
     numbers = {"both": both, "share": share, "validation": len(validation), "train": len(train)}
-    return Finding("split overlap", verdict, figure, f"none; fails above 1 % and {LEAST_BOTH - 1}", advice, numbers)
+    expected = f"none; fails above 1 %, from {LEAST_BOTH} images on"
+    return Finding("split overlap", verdict, figure, expected, advice, numbers)
 
 
 def _digests(split: Examples) -> list[bytes]:
