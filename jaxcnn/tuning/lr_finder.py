@@ -15,7 +15,7 @@ from jaxcnn.data.feed import HostFeed
 from jaxcnn.errors import InputError
 from jaxcnn.job import Job
 from jaxcnn.training.state import TrainState
-from jaxcnn.tuning.lr_curve import LrCurve, back_off_of, curve_of, first_diverged
+from jaxcnn.tuning.lr_curve import BACK_OFF, LrCurve, back_off_of, curve_of, first_diverged
 
 RATES = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0)}
 """The range that is swept, by optimizer."""
@@ -71,7 +71,10 @@ def find_lr(
     finally:
         feed.close()
     rates = np.geomspace(low, high, num_steps)
-    return curve_of(rates[: len(losses)], losses, back_off_of(state.opt_state))
+    back_off = back_off_of(state.opt_state)
+    if back_off == BACK_OFF["sgd"]:  # a run warms up, a sweep does not: brute force found more, never less
+        back_off = 1.0
+    return curve_of(rates[: len(losses)], losses, back_off)
 
 
 def with_rate(config: TrainConfig, curve: LrCurve) -> TrainConfig:
