@@ -63,6 +63,7 @@ def transferred() -> Subject:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_subject_is_one_of_a_piece(transferred: Subject, name: str) -> None:
     """Reference, variables, frozen paths and pretrained belong to the network that is planted."""

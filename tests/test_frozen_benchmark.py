@@ -121,8 +121,8 @@ def test_no_convolution_of_a_probe_is_given_to_a_library_that_runs_it_on_one_cor
 def test_a_full_step_has_three_times_the_flops_of_forward_only_less_the_gradient_of_the_images() -> None:
     task = task_of(WORKLOADS["resnet50"], "ours-probe", "train", batch=1)
     # Of 4.09 G multiply-adds 0.118 G are the first convolution's, whose input has no gradient: 3 - 0.118 / 4.09. XLA
-    # leaves out those with padding, so 1 % are left for that.
-    assert frozen.flops_ratio(task) == pytest.approx(3 - 0.118 / 4.09, rel=0.01)
+    # leaves out those with padding, and what a step does to each parameter counts at a batch of 1: 1.5 % for both.
+    assert frozen.flops_ratio(task) == pytest.approx(3 - 0.118 / 4.09, rel=0.015)
 
 
 def test_claims_are_judged_by_the_pairs_of_each_round() -> None:

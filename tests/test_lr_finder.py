@@ -58,7 +58,12 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("adamw, mid-run", "streamed", "last state of a phase")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES]
+)
 def test_state_sums_and_data_are_bit_identical_after_a_sweep(everything, case, tmp_path) -> None:
     fields, before = CASES[case]
     config = with_fields(everything, data__cache_dir=str(tmp_path), **fields)

@@ -76,6 +76,7 @@ def test_a_run_is_the_same_whether_it_is_watched_or_not(
     same(one, other)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_the_looks_of_one_that_was_not(watched: tuple[dict, RunFolder], tmp_path: Path) -> None:
     config = watched[1].config
     job, folder = started(config, tmp_path / "run")

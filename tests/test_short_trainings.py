@@ -25,6 +25,8 @@ from jaxcnn.tuning.training_checks import (
 from jaxcnn.tuning.weighing import bounded
 from tests.tuning_subjects import Chain, digits, healthy, plain_sgd, subject_with
 
+pytestmark = pytest.mark.slow  # each trains; the default suite has the checks on a healthy subject and on faults
+
 CHECKS = (overfits_a_small_sample, real_labels_beat_shuffled_ones, learning_rate_in_range)
 
 
