@@ -41,7 +41,7 @@ class LrCurve:
       smoothed: its exponential average with bias correction, as long as it is finite.
       steepest: the rate where the smoothed loss falls fastest over the logarithm of the rate.
       minimum: the rate where it is lowest before it rises for the first time (see `RISES`); minimum_tenth: its tenth.
-      suggestion: `minimum` divided by `BACK_OFF` of the optimizer's kind; none: no rate lowers the loss.
+      suggestion: `minimum` divided by a back-off (`BACK_OFF`, or what `find_lr` takes); none: no rate lowers the loss.
       diverged_at: the rate at which the sweep stopped; none: it came to its end.
       noisy: none is suggested, but a fall that would do could not be told from the noise between batches.
     """
