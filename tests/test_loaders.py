@@ -154,6 +154,7 @@ def test_the_device_waits_from_when_it_is_done_until_its_next_batch_is_there() -
     assert ending.waited(time.perf_counter() - 0.05) == pytest.approx(0.05, abs=0.04)
 
 
+@pytest.mark.slow
 def test_a_run_whose_decoder_is_slow_says_that_the_device_waited(streamed_config, tmp_path, monkeypatch) -> None:
     original = CentreCrop.__call__
 

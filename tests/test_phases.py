@@ -165,6 +165,7 @@ def test_a_run_thaws_by_epoch_and_says_so(gradual: TrainConfig, tmp_path: Path, 
     assert result["final"]["step"] == 19
 
 
+@pytest.mark.slow
 def test_checkpoints_of_every_phase_can_be_measured_and_gone_on_with(gradual: TrainConfig, tmp_path: Path) -> None:
     """Interrupted at each boundary and in the middle of each phase: bit for bit the run that never was."""
     whole, _ = trained(gradual, tmp_path / "whole")

@@ -37,7 +37,10 @@ def folder_of(tmp_path: Path):
     return make
 
 
-@pytest.mark.parametrize("change", [lambda config: config, everything], ids=["plain", "everything"])
+PLAIN = pytest.param(lambda config: config, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("change", [PLAIN, everything], ids=["plain", "everything"])
 def test_a_run_interrupted_between_any_dispatches_equals_the_uninterrupted_one(tiny_config, folder_of, change) -> None:
     job = build_job(with_fields(change(tiny_config), train__max_steps_per_dispatch=2))
     whole = folder_of("whole", job)
