@@ -19,6 +19,7 @@ from jaxcnn.paths import flatten
 from jaxcnn.runtime import compiler_options
 from jaxcnn.training.partition import FrozenStatistics, partition_variables
 from jaxcnn.tuning.lr_curve import BACK_OFF, back_off_of
+from jaxcnn.tuning.passes import takes
 from jaxcnn.tuning.subject import Examples, Subject
 
 STEP_FLOP, PASS_FLOP = 40e9, 5e12
@@ -42,13 +43,13 @@ def affordable(subject: Subject) -> Subject:
         subject = _from_features(subject, point)
     planned, most = subject.batch_size, len(subject.train)
     batch = min(max(planned, TELLING_BATCH), most)
-    if not _takes(subject, batch):
+    if not takes(subject, batch):
         batch = min(planned, most)
     if jax.default_backend() == "cpu":
         cut, flop = batch, 6 * multiply_adds(subject)  # forward, and twice that for the gradients
         while cut * flop > STEP_FLOP and cut // 2 >= LEAST_BATCH and cut % 2 == 0:
             cut //= 2
-        batch = cut if _takes(subject, cut) else batch
+        batch = cut if takes(subject, cut) else batch
     return dataclasses.replace(subject, batch_size=batch, peak_lr=scaled_rate(subject, batch))
 
 
@@ -127,18 +128,3 @@ def _from_features(subject: Subject, point: str) -> Subject:
 
 def _some(examples: Examples, count: int, subject: Subject) -> Examples:
     return examples.take(np.random.default_rng(subject.seed).permutation(len(examples))[:count])
-
-
-def _takes(subject: Subject, batch_size: int) -> bool:
-    """Whether the network trains on such batches: ghost batch norm (`model.virtual_batch_size`) may not."""
-    images = jax.ShapeDtypeStruct((batch_size, *subject.train.images.shape[1:]), jnp.float32)
-
-    def forward(variables: Any, x: jax.Array) -> Any:
-        rngs = {"dropout": jax.random.key(0)}
-        return subject.model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
-
-    try:
-        jax.eval_shape(forward, subject.variables, images)
-    except ValueError:
-        return False
-    return True

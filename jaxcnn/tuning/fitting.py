@@ -229,11 +229,6 @@ def fitting_of(subject: Subject) -> Fitting:
     return held["_fitting"]
 
 
-def subject_lr(subject: Subject) -> LrCurve:
-    """Returns the loss of a subject over a sweep of its learning rate; see `lr_finder.find_lr` for that of a job."""
-    return fitting_of(subject).curve
-
-
 def ramp(num_steps: int, warmup_steps: int = WARMUP_STEPS) -> np.ndarray:
     """Returns the shape of a short schedule [num_steps]: linear warm-up, 1, linear to 0 over the last third."""
     step = np.arange(num_steps)

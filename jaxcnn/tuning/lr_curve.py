@@ -84,12 +84,6 @@ class LrCurve:
 
         return {name: plain(value) for name, value in asdict(self).items()}
 
-    def markdown(self, rows: int = 12) -> str:
-        """Returns the curve as a table of about so many rows, with the sentence above it."""
-        places = np.unique(np.linspace(0, len(self.rates) - 1, rows).round().astype(int))
-        lines = [f"| {self.rates[i]:.2e} | {self.losses[i]:.4f} | {_told(self.smoothed, i)} |" for i in places]
-        return "\n".join([self.sentence(), "", "| rate | loss | smoothed |", "| ---: | ---: | ---: |", *lines]) + "\n"
-
     def draw(self, axes: Any, planned: float | None = None) -> None:
         """Draws the curve on matplotlib axes, with the planned rate where there is one."""
         shown = [loss if math.isfinite(loss) else np.nan for loss in self.losses]
@@ -120,10 +114,6 @@ class LrCurve:
         part = Path(path).with_name(f".{Path(path).name}")
         figure.savefig(part, dpi=110, format="png")
         part.replace(path)
-
-
-def _told(values: tuple[float, ...], place: int) -> str:
-    return f"{values[place]:.4f}" if place < len(values) else ""
 
 
 def smooth(losses: Any, weight: float = SMOOTHING) -> np.ndarray:

@@ -32,12 +32,15 @@ def batch_of(subject: Subject, count: int) -> Examples:
     parts = [size for size in range(1, subject.batch_size + 1) if subject.batch_size % size == 0]
     near = [size for size in reversed(parts) if count / 2 <= size <= count]
     sizes = [count, *near, *(size for size in parts if size > count), *reversed(parts)]
-    size = next((size for size in dict.fromkeys(sizes) if _takes(subject, size)), count)
+    size = next((size for size in dict.fromkeys(sizes) if takes(subject, size)), count)
     return subject.train.take(np.random.default_rng(subject.seed).permutation(len(subject.train))[:size])
 
 
-def _takes(subject: Subject, count: int) -> bool:
-    """Whether the network takes so many images in training mode; held by the subject, as each check asks."""
+def takes(subject: Subject, count: int) -> bool:
+    """Returns whether the network takes so many images in training mode: ghost batch norm may not.
+
+    Held by the subject, as each check asks.
+    """
     known: dict[int, bool] = vars(subject).setdefault("_takes", {})
     if count not in known:
         images = jax.ShapeDtypeStruct((count, *subject.train.images.shape[1:]), jnp.float32)
