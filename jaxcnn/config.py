@@ -7,7 +7,7 @@ Every field has its default, its range (in the annotation) and a line of documen
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Interval, Le
+from annotated_types import Ge, Interval, Le, MinLen
 
 from jaxcnn.config_augment import (
     AffineConfig,
@@ -97,6 +97,8 @@ class ModelConfig(Strict):
     """Classes of the head; none: those of the data set. Another number than the data set's is an error."""
     width: Count | None = None
     """Channels of the first stage; none: the network's own (16 for CIFAR ResNets, 64 otherwise)."""
+    stage_sizes: Annotated[tuple[Count, ...], MinLen(1)] | None = None
+    """Blocks (VGG: convolutions) in each stage, such as `2 2 2`: another depth; none: the network's own."""
     block: Literal["basic", "bottleneck", "plain", "preact", "preact_bottleneck"] | None = None
     """Residual block (plain: basic without its addition; preact: ResNet v2's); none: the network's own."""
     bottleneck_stride: Literal["3x3", "1x1"] | None = None

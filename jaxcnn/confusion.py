@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxcnn.whole import write_whole
+
 _MOST_NUMBERS = 20  # classes up to which each cell shows its count
 _MOST_NAMES = 60  # classes up to which each row has its name
 
@@ -16,9 +18,7 @@ def write_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path, 
     path.parent.mkdir(exist_ok=True)
     rows = ",\n".join(f"  {json.dumps(row)}" for row in matrix.tolist())
     head = f'{{"step": {step},\n "class_names": {json.dumps(list(class_names), ensure_ascii=False)},\n'
-    part_file = path.with_name(f".{path.name}")
-    part_file.write_text(f'{head} "matrix": [\n{rows}\n ]}}\n')
-    part_file.replace(path)
+    write_whole(path, f'{head} "matrix": [\n{rows}\n ]}}\n')
 
 
 def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: Path, title: str) -> None:

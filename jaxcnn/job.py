@@ -72,9 +72,9 @@ class Job:
 
     def chunk(self, phase: int) -> Callable:
         """Returns (state, sums, source, inputs, num_steps) -> (state, sums, progress), not jitted; see `make_chunk`."""
-        return make_chunk(self.phases[phase].step, self._take)
+        return make_chunk(self.phases[phase].step, self.take)
 
-    def _take(self, source: Any, item: Any) -> Any:
+    def take(self, source: Any, item: Any) -> Any:
         """The batch of one step, divided over the devices."""
         return jax.lax.with_sharding_constraint(self.feed.take(source, item), meshes.over_data(self.mesh))
 
@@ -104,7 +104,7 @@ class Job:
         """Returns the compiled (state, source, inputs) -> figures of the first step of `inputs`; nothing is donated."""
 
         def look(state: TrainState, source: Any, inputs: Any) -> dict[str, Any]:
-            batch = self._take(source, jax.tree.map(lambda leaf: leaf[0], inputs))
+            batch = self.take(source, jax.tree.map(lambda leaf: leaf[0], inputs))
             return self.phases[phase].look(state, batch.images, batch.labels)
 
         options = compiler_options(training=trains_backbone(state.params))

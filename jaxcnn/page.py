@@ -3,7 +3,6 @@
 import base64
 import html
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 
@@ -78,13 +77,6 @@ def page(title: str, *children: Any) -> str:
     )
     body = element("body", element("main", element("h1", title), *children))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    part = path.with_name(f".{path.name}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 _STYLE = """

@@ -1,5 +1,7 @@
 """The phases of a run: steps in which the same leaves train. A run that thaws nothing on its way has one."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +35,7 @@ class Phase:
       rule: what is frozen.
       model: the network, in which norms that are frozen use their running statistics.
       step: one step; see `training/step.py`.
+      seeded: (seed) -> the same step with another seed, which may be an array: one program for several seeds.
       optimizer: of the leaves that train.
       use_ema: whether moving averages are kept.
       augment: what the step does to its images.
@@ -43,6 +46,7 @@ class Phase:
     rule: GlobRule
     model: nn.Module
     step: Step
+    seeded: Callable[[Any], Step]
     optimizer: optax.GradientTransformation
     use_ema: bool
     augment: Augment
@@ -97,12 +101,18 @@ def make_phases(
         groups = {path: group for path, group in first.items() if group <= index} if len(rules) > 1 else None
         optimizer = make_optimizer(optim, schedule, factors, groups)
         model = build_network(config, network.preprocessing, network.class_names, rule).model
-        parts = (model.clone(start=start), optimizer, augment, options)
-        look = make_look(*parts, config.model.activation)
-        phases.append(
-            Phase(epoch, rule, model, make_step(*parts), optimizer, optim.ema_decay is not None, augment, look)
-        )
+        parts = (model.clone(start=start), optimizer, augment)
+        look = make_look(*parts, options, config.model.activation)
+        seeded = functools.partial(_seeded, *parts, options)
+        step = make_step(*parts, options)
+        phases.append(Phase(epoch, rule, model, step, seeded, optimizer, optim.ema_decay is not None, augment, look))
     return tuple(phases)
+
+
+def _seeded(
+    model: nn.Module, optimizer: optax.GradientTransformation, augment: Augment, options: StepOptions, seed: Any
+) -> Step:
+    return make_step(model, optimizer, augment, dataclasses.replace(options, seed=seed))
 
 
 def _augment(config: TrainConfig, network: Network, inputs: Inputs | None) -> Any:

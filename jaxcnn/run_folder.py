@@ -33,6 +33,7 @@ from typing import Any
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.config_reader import read_json, to_json
 from jaxcnn.errors import InputError
+from jaxcnn.whole import write_whole
 
 
 class RunFolder:
@@ -172,13 +173,7 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file whole or not at all."""
-        place = self.path / name
-        part = place.with_name(f".{place.name}.part")
-        with open(part, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(place)
+        write_whole(self.path / name, text)
 
 
 def is_run(path: str | Path) -> bool:

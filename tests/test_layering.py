@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 RANKS = {
     "errors": 0, "config": 0, "config_augment": 0, "config_features": 0, "config_health": 0, "config_optim": 0,
-    "config_strict": 0, "config_reader": 0, "paths": 0, "runtime": 0,
+    "config_strict": 0, "config_reader": 0, "paths": 0, "runtime": 0, "whole": 0,
     "models": 1, "data": 1, "augment": 1,
     "training": 2,
     "mesh": 3, "checkpoint": 3, "curves": 3, "diagnosis": 3, "gap": 3, "page": 3, "confusion": 3, "sheets": 3,
@@ -19,7 +19,7 @@ RANKS = {
     "network": 5, "start": 5, "evaluation": 5, "inputs": 5, "phases": 5, "feature_cache": 5, "build": 5,
     "job": 5, "certificate": 5, "monitor": 5, "nonfinite": 5, "gap_measurement": 5, "figures": 5,
     "receipt": 6, "loop": 6, "preview": 6,
-    "predict": 7, "plan": 7, "replay": 7,
+    "predict": 7, "plan": 7, "replay": 7, "inspection": 7,
     "tuning": 8, "report": 8,
     "studies": 9,
     "cli": 10, "__main__": 11,

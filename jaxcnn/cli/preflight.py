@@ -14,6 +14,7 @@ from typing import Any
 
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import EXIT_INTERNAL, InputError
+from jaxcnn.whole import write_whole
 
 _SHEET = (8, 6)  # images, and draws of each
 
@@ -87,7 +88,6 @@ def check_run(
     Raises:
       InputError: the config does not build, or the report cannot be written.
     """
-    from jaxcnn import page
     from jaxcnn.preview import draw_preview, preview
     from jaxcnn.tuning import rendering
     from jaxcnn.tuning.building import subject_of
@@ -115,7 +115,7 @@ def check_run(
     try:
         out.mkdir(parents=True, exist_ok=True)
         rendering.draw(findings, files["figure"], title)
-        page.write(files["json"], json.dumps(rendering.as_json(findings), indent=2) + "\n")
+        write_whole(files["json"], json.dumps(rendering.as_json(findings), indent=2) + "\n")
         if plant is None:  # a fault is planted into parts, not into the config that the sheet is made of
             files["sheet"] = out / "sheet.png"
             sheets["what training sees"] = files["sheet"]

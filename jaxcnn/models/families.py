@@ -102,7 +102,7 @@ def resnet(
         parts.refuse("neck")
         chosen = config.squeeze_excite
         backbone = ResNet(
-            stage_sizes=sizes,
+            stage_sizes=config.stage_sizes or sizes,
             block=BLOCKS[config.block or block],
             width=config.width or width,
             stem=config.stem or ("small" if parts.small_image else stem),
@@ -181,7 +181,7 @@ def vgg(name: str) -> Builder:
         parts.refuse("block", "bottleneck_stride", "stem", "shortcut", "squeeze_excite", "zero_last_scale")
         parts.refuse("stochastic_depth", "scan_blocks")
         backbone = VGG(
-            STAGE_SIZES[name],
+            config.stage_sizes or STAGE_SIZES[name],
             config.width or 64,
             parts.norm("none"),
             parts.activation,

@@ -8,12 +8,13 @@ import numpy as np
 
 from jaxcnn.comparison import RunRecord
 from jaxcnn.network import build_network
-from jaxcnn.page import Markup, element, page, write
+from jaxcnn.page import Markup, element, page
 from jaxcnn.report.figures import confusion_section, curves_section, gap_section, heading, worst_section
 from jaxcnn.report.health import health_section
 from jaxcnn.report.measuring import Measured
 from jaxcnn.report.settings import config_section, environment_section, parameters_section
 from jaxcnn.run_folder import RunFolder
+from jaxcnn.whole import write_whole
 
 
 def write_report(folder: RunFolder, record: RunRecord, measured: Measured | None, path: Path, note: str = "") -> None:
@@ -47,7 +48,7 @@ def write_report(folder: RunFolder, record: RunRecord, measured: Measured | None
         parameters_section(network, config),
         environment_section(_environment(folder), config),
     ]
-    write(path, page(f"{record.name}: {config.name}" if config.name != record.name else record.name, *sections))
+    write_whole(path, page(f"{record.name}: {config.name}" if config.name != record.name else record.name, *sections))
 
 
 def _own_confusion(folder: RunFolder) -> list[Markup]:

@@ -25,7 +25,8 @@ Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Sums]]
 class StepOptions:
     """What a step needs to know besides model, optimizer and augmentation."""
 
-    seed: int
+    seed: Any
+    """An int, or an int32 array [] where one program serves several seeds: the draws are the same."""
     label_smoothing: float = 0.0
     accumulation: int = 1
     ema_decay: float | None = None

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.curves import as_svg, save
-from jaxcnn.page import Markup, element, image, joined, page, write
+from jaxcnn.page import Markup, element, image, joined, page
 from jaxcnn.tuning.findings import Finding
+from jaxcnn.whole import write_whole
 
 COLOURS = {"pass": "#1b7837", "warn": "#b36b00", "fail": "#b3261e", "skip": "#6b7580"}
 _LINE_IN, _GAP_IN, _HEAD_IN, _PLOT_IN = 0.19, 0.13, 0.75, 2.35  # inches
@@ -211,7 +212,7 @@ def write_html(findings: Sequence[Finding], path: Path, title: str, figures: Map
     body = [element("p", told(findings), class_="soft"), checks]
     if plots:
         body += [element("h2", "Curves"), element("div", *plots, class_="plots")]
-    write(path, page(title, *body, *sheets))
+    write_whole(path, page(title, *body, *sheets))
 
 
 def svg_plot(draw_into: Any) -> Markup:

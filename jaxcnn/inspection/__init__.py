@@ -1,0 +1,1 @@
+"""What is inside a network: its parameter tree, its layers, and what they see."""
