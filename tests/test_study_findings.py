@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.cli import main
-from jaxcnn.studies.catalogue import STUDIES, find_study
+from jaxcnn.studies.catalogue import STUDIES
 from jaxcnn.studies.findings import Claim, Findings, Table
 from jaxcnn.studies.rendering import as_markdown, write_findings
 
