@@ -105,10 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _tell_leaves(options: Any, overrides: list[str]) -> int:
     from jaxcnn.inspection.columns import COLUMNS, KEPT, totals_of, usual_columns
+    from jaxcnn.inspection.html import check_viewer, write_page
     from jaxcnn.inspection.subject import of_place
     from jaxcnn.inspection.table import filtered, folded, ordered
 
     _check_columns(options, COLUMNS)
+    if options.html is not None:
+        check_viewer()
     if options.config is not None:
         subject = _of_config(options, overrides)
     else:
@@ -116,21 +119,20 @@ def _tell_leaves(options: Any, overrides: list[str]) -> int:
     leaves = filtered(subject.leaves, options.filter)
     rows = ordered(folded(leaves, options.depth), COLUMNS, options.sort)
     totals = totals_of(leaves, subject.other_optimizer_bytes)
-    columns = _columns(options, COLUMNS, usual_columns(rows))
+    sentences = _sentences(totals, "shown" if options.filter else "in all")
     if options.html is not None:
-        from jaxcnn.inspection.html import write_page
-
-        write_page(options.html, subject, leaves, rows, columns, totals)
+        told_of = [column for column in COLUMNS if any(column.of(row) is not None for row in rows)]
+        write_page(options.html, subject, leaves, rows, _columns(options, COLUMNS, told_of), "; ".join(sentences))
     told = {"what": subject.name, "notes": subject.notes, "totals": totals}
     if _printed(options, told, rows, COLUMNS):
         return 0
     print(subject.name)
     for note in subject.notes:
         print(f"note: {note}")
+    columns = _columns(options, COLUMNS, usual_columns(rows))
     print(f"\n{_as_text(options, rows, columns, KEPT)}\n")
-    _print_totals(options, leaves, totals)
-    if options.html is not None:
-        print(f"page: {options.html}")
+    _print_modules(options, leaves)
+    print("\n".join([*sentences, *([f"page: {options.html}"] if options.html else [])]))
     return 0
 
 
@@ -210,19 +212,19 @@ def _as_text(options: Any, rows: Sequence[Any], columns: Sequence[Any], kept: Se
     return as_text(rows, columns, width, kept)
 
 
-def _print_totals(options: Any, leaves: Sequence[Any], totals: dict[str, Any]) -> None:
-    """A row a top-level module, if the table does not have them already, and the totals in a sentence."""
-    from jaxcnn.inspection.columns import COLUMNS, bytes_text, count_text
+def _print_modules(options: Any, leaves: Sequence[Any]) -> None:
+    """Prints a row a top-level module, unless the table has them already."""
+    from jaxcnn.inspection.columns import COLUMNS
     from jaxcnn.inspection.formats import as_text
     from jaxcnn.inspection.table import chosen, folded
 
     modules = folded(leaves, 1)
-    if options.depth != 1 and len({row.path for row in modules}) > 1:
-        names = ["path", "kind", "leaves", "size", "bytes", "share", "state", "optimizer"]
-        if all(row.leaves[0].kind == "tensor" for row in modules):
-            names = ["path", "leaves", "size", "bytes", "share"]
-        print(f"{as_text(modules, chosen(COLUMNS, names))}\n")
-    print("\n".join(_sentences(totals, "shown" if options.filter else "in all")))
+    if options.depth == 1 or len({row.path for row in modules}) == 1:
+        return
+    names = ["path", "kind", "leaves", "size", "bytes", "share", "state", "optimizer"]
+    if all(row.kind == "tensor" for row in modules):
+        names = ["path", "leaves", "size", "bytes", "share"]
+    print(f"{as_text(modules, chosen(COLUMNS, names))}\n")
 
 
 def _sentences(totals: dict[str, Any], where: str) -> list[str]:
@@ -234,6 +236,8 @@ def _sentences(totals: dict[str, Any], where: str) -> list[str]:
              if name in totals]  # fmt: skip
     lines = [f"{where}: {numbers['leaves']} leaves, {', '.join(kinds)}, {bytes_text(totals['bytes'])}"]
     if "trainable" in totals:
-        lines.append(f"of the parameters {numbers['trainable']} train, {numbers['frozen']} are frozen, "
-                     f"{numbers['decayed']} are decayed; optimizer {bytes_text(totals['optimizer_bytes'])}")  # fmt: skip
+        lines.append(
+            f"of the parameters {numbers['trainable']} train, {numbers['frozen']} are frozen, {numbers['decayed']} "
+            f"are decayed; optimizer {bytes_text(totals['optimizer_bytes'])}"
+        )
     return lines

@@ -39,7 +39,8 @@ def as_text(rows: Sequence[Row], columns: Sequence[Column], width: int | None = 
 def _that_fit(columns: Sequence[Column], widths: dict[str, int], width: int, kept: Sequence[str]) -> list[Column]:
     """The columns that are kept in so many characters, in their own order."""
     by_rank = sorted(columns, key=lambda one: kept.index(one.name) if one.name in kept else len(kept))
-    taken, used = set(), -len(_GAP)
+    taken: set[str] = set()
+    used = -len(_GAP)
     for column in by_rank:
         used += widths[column.name] + len(_GAP)
         if taken and used > width:

@@ -209,7 +209,8 @@ def _stepped(
 ) -> Subject:
     """The leaves with what the next step would do to them; the state stays as it is."""
     step = int(state.step)
-    inputs = job.feed.inputs(step, 1)
+    ended = step >= job.total_steps  # there is no batch after the last, but one may look at what it would do once more
+    inputs = job.feed.inputs(min(step, job.total_steps - 1), 1)
     try:
         figures = jax.device_get(job.compile_look(state, inputs, phase)(state, job.feed.source, inputs))
     finally:
@@ -220,6 +221,7 @@ def _stepped(
     told = (
         f"gradient and update are of step {step + 1}, whose batch of {job.config.train.batch_size} has the objective "
         f"{float(figures['objective']):.4g}, at learning rate {rate:.4g}; nothing was changed by it"
+        + ("; the run has ended, so that is the batch of its last step again" if ended else "")
     )
     return Subject(name, leaves, job.network, variables, other, (*notes, told))
 
