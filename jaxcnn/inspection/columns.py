@@ -155,7 +155,7 @@ def usual_columns(rows: Sequence[Row]) -> list[Column]:
     found = []
     for column in sorted((one for one in COLUMNS if one.name in USUAL), key=lambda one: USUAL.index(one.name)):
         values = {column.of(row) for row in rows}
-        dull: set[Any] = {"rate": {None, 1.0}, "nonfinite": {None, 0}}.get(column.name, {None})
+        dull = {None, {"rate": 1.0, "nonfinite": 0}.get(column.name)}
         if not values <= dull and (twice or column.name != "kind"):
             found.append(column)
     return found

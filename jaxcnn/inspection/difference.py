@@ -126,13 +126,14 @@ def changes(a: Arrays, b: Arrays) -> list[Change]:
     for name in dict.fromkeys([*a, *b]):
         collection, _, path = name.partition("/")
         kind = KINDS.get(collection)
-        where: Any = (path if kind else name, kind or "tensor", (_shape(a, name), _shape(b, name)))
+        state: tuple[Any, ...]
         if name not in b or name not in a:
-            found.append(Change(*where, "only in A" if name in a else "only in B"))
+            state = ("only in A" if name in a else "only in B",)
         elif a[name].shape != b[name].shape:
-            found.append(Change(*where, "other shape"))
+            state = ("other shape",)
         else:
-            found.append(Change(*where, *_figures(a[name], b[name])))
+            state = _figures(a[name], b[name])
+        found.append(Change(path if kind else name, kind or "tensor", (_shape(a, name), _shape(b, name)), *state))
     return found
 
 
@@ -209,7 +210,7 @@ def summary(leaves: Sequence[Change]) -> str:
     if held["changed"]:
         most = by_change(folded(held["changed"], None))[0]
         parts.append(
-            f"{len(held['changed'])} changed, {most.path} the most, by {figure_text(_change(most))} of its norm"
+            f"{len(held['changed'])} changed, {most.path} the most, by {figure_text(_change(most) or 0)} of its norm"
         )
     if held["other shape"]:
         parts.append(f"{len(held['other shape'])} of another shape")

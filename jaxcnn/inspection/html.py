@@ -54,12 +54,13 @@ def write_page(
     text = page(
         subject.name,
         *(element("p", note, class_="note") for note in subject.notes),
+        element("style", Markup("main { max-width: none; } #tree { background: #fff; padding: 0.5rem; }")),
         element("p", total),
         element("h2", "Leaves"),
         body,
         element("h2", "Tree"),
         element("p", "A click unfolds a branch.", class_="soft"),
-        element("div", Markup(drawn_tree(tree, len(leaves))), class_="scroll"),
+        element("div", Markup(drawn_tree(tree, len(leaves))), class_="scroll", id="tree"),
     )
     try:
         write_whole(path, text)
@@ -100,6 +101,6 @@ def drawn_tree(tree: Mapping[str, Any], count: int) -> str:
     """Returns a tree of `count` leaves as HTML that needs nothing else."""
     treescope = check_viewer()
     if count > PICTURED:
-        return treescope.render_to_html(tree)
+        return treescope.render_to_html(tree, compressed=False)
     with treescope.active_autovisualizer.set_scoped(treescope.ArrayAutovisualizer()):
-        return treescope.render_to_html(tree)
+        return treescope.render_to_html(tree, compressed=False)

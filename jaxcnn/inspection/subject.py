@@ -60,7 +60,8 @@ def network_of(config: TrainConfig, image_size: int | None = None, num_classes: 
     known = num_classes or config.model.num_classes or (len(data.classes) if data.classes else None)
     try:
         if data.image_size is not None and data.channels is not None and known is not None:
-            shape, names = (data.image_size, data.image_size, data.channels), data.classes or numbered(known)
+            shape: tuple[int, int, int] = (data.image_size, data.image_size, data.channels)
+            names = data.classes or numbered(known)
         else:
             shape, names = image_shape_and_classes(data)
     except InputError as error:
