@@ -1,6 +1,7 @@
 """The table of leaves: initialisers against closed forms and draws, optimizer bytes, decay, freezing, folding."""
 
 import math
+import re
 
 import flax.linen as nn
 import jax
@@ -200,8 +201,10 @@ def test_the_leaves_are_in_the_order_in_which_they_are_computed() -> None:
     assert paths[-2:] == ["head/kernel", "head/bias"]
 
 
-def test_the_shapes_of_a_large_network_are_told_without_a_parameter_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every draw of random numbers must be of a traced key, and no array of the network may be left."""
+def test_the_shapes_of_a_large_network_are_told_without_a_parameter_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every draw of random numbers must be of a traced key, no such program be compiled, and no array be left."""
     drawn, before = jax.random.normal, sum(array.nbytes for array in jax.live_arrays())
 
     def only_traced(key: jax.Array, *arguments: object, **keywords: object) -> jax.Array:
@@ -211,7 +214,10 @@ def test_the_shapes_of_a_large_network_are_told_without_a_parameter_of_it(monkey
     monkeypatch.setattr(jax.random, "normal", only_traced)
     monkeypatch.setattr("jax._src.random.normal", only_traced)
     config = config_of(model=ModelConfig(name="resnet50", stem="imagenet"), optim=OptimConfig(name="adamw"))
-    subject = of_config(config, image_size=224, num_classes=1000)
+    with jax.log_compiles():
+        subject = of_config(config, image_size=224, num_classes=1000)
+    compiled = set(re.findall(r"XLA compilation of jit\((\w+)\)", caplog.text))
+    assert compiled <= {"_threefry_seed", "threefry_seed", "random_seed", "_multi_slice", "convert_element_type"}
     parameters = sum(leaf.size for leaf in subject.leaves if leaf.kind == "parameter")
     assert parameters == 25_557_032 - 64 * 49 * 2  # as published, of grey images
     assert sum(array.nbytes for array in jax.live_arrays()) - before < 1e5

@@ -208,10 +208,7 @@ def summary(leaves: Sequence[Change]) -> str:
     held = {state: [leaf for leaf in leaves if leaf.state == state] for state in STATES}
     parts = [f"{len(held['identical'])} of {len(leaves)} leaves identical, bit for bit"]
     if held["changed"]:
-        most = by_change(folded(held["changed"], None))[0]
-        parts.append(
-            f"{len(held['changed'])} changed, {most.path} the most, by {figure_text(_change(most) or 0)} of its norm"
-        )
+        parts.append(f"{len(held['changed'])} changed{_most(held['changed'])}")
     if held["other shape"]:
         parts.append(f"{len(held['other shape'])} of another shape")
     parts += [f"{len(held[state])} {state}" for state in ("only in A", "only in B") if held[state]]
@@ -222,6 +219,15 @@ def summary(leaves: Sequence[Change]) -> str:
     if untouched and len(untouched) < len(modules):
         parts.append(f"untouched: {', '.join(untouched)}")
     return "; ".join(parts)
+
+
+def _most(changed: Sequence[Change]) -> str:
+    """Which leaf changed most, by its norm; of those that were 0 there is no such figure."""
+    known = [(change, row.path) for row in folded(changed, None) if math.isfinite(change := _change(row) or 0.0)]
+    if not known:
+        return ""
+    change, path = max(known)
+    return f", {path} the most, by {figure_text(change)} of its norm"
 
 
 def _module(path: str) -> str:

@@ -4,6 +4,7 @@ The tree is drawn by treescope (the extra `inspect`): it unfolds, shows each arr
 too large, its numbers as a picture.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ def tree_of(leaves: Sequence[Leaf], arrays: Mapping[tuple[str, str], np.ndarray]
 def drawn_tree(tree: Mapping[str, Any], count: int) -> str:
     """Returns a tree of `count` leaves as HTML that needs nothing else."""
     treescope = check_viewer()
-    if count > PICTURED:
-        return treescope.render_to_html(tree, compressed=False)
-    with treescope.active_autovisualizer.set_scoped(treescope.ArrayAutovisualizer()):
+    viewer = treescope.ArrayAutovisualizer() if count <= PICTURED else None
+    with warnings.catch_warnings(), treescope.active_autovisualizer.set_scoped(viewer):
+        warnings.simplefilter("ignore", DeprecationWarning)  # it looks through numpy.core for names
+        # Uncompressed, because what unpacks itself in the browser is no text that can be searched.
         return treescope.render_to_html(tree, compressed=False)
