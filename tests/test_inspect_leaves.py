@@ -217,7 +217,7 @@ def test_the_shapes_of_a_large_network_are_told_without_a_parameter_of_it(
     with jax.log_compiles():
         subject = of_config(config, image_size=224, num_classes=1000)
     compiled = set(re.findall(r"XLA compilation of jit\((\w+)\)", caplog.text))
-    assert compiled <= {"_threefry_seed", "threefry_seed", "random_seed", "_multi_slice", "convert_element_type"}
+    assert compiled <= {"_threefry_seed", "stage"}  # of the key, which is an array
     parameters = sum(leaf.size for leaf in subject.leaves if leaf.kind == "parameter")
     assert parameters == 25_557_032 - 64 * 49 * 2  # as published, of grey images
     assert sum(array.nbytes for array in jax.live_arrays()) - before < 1e5
