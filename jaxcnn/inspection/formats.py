@@ -40,12 +40,12 @@ def _that_fit(columns: Sequence[Column], widths: dict[str, int], width: int, kep
     """The columns that are kept in so many characters, in their own order."""
     by_rank = sorted(columns, key=lambda one: kept.index(one.name) if one.name in kept else len(kept))
     taken: set[str] = set()
-    used = -len(_GAP)
+    left = width + len(_GAP)
     for column in by_rank:
-        used += widths[column.name] + len(_GAP)
-        if taken and used > width:
-            break
-        taken.add(column.name)
+        wanted = widths[column.name] + len(_GAP)
+        if wanted <= left or not taken:
+            taken.add(column.name)
+            left -= wanted
     return [column for column in columns if column.name in taken]
 
 

@@ -77,7 +77,10 @@ def filtered(leaves: Sequence[Any], globs: Sequence[str]) -> list[Any]:
     if patterns[0].startswith("!"):  # only takes back: from all
         patterns = ("**", *patterns)
     rule = GlobRule(patterns)
-    rule.check(slashed, "--filter")
+    try:
+        rule.check(slashed, "--filter")
+    except InputError as error:
+        raise InputError(str(error).replace("/", ".") if dotted else str(error)) from None
     return [leaf for leaf, path in zip(leaves, slashed, strict=True) if rule.matches(path)]
 
 
