@@ -182,6 +182,12 @@ def test_a_file_has_its_own_names_and_the_figures_of_its_numbers(
         assert (row["shape"], row["init"], row["nonfinite"]) == ("x".join(map(str, array.shape)) or "scalar", None, 0)
 
 
+def test_bytes_of_a_file_are_those_in_the_file(tmp_path: Path) -> None:
+    save_file({"module.half": np.ones(4, np.float16), "module.count": np.int64([3])}, tmp_path / "half.safetensors")
+    leaves = of_place(str(tmp_path / "half.safetensors")).leaves
+    assert {leaf.path: (leaf.dtype, leaf.bytes) for leaf in leaves} == {"half": ("float16", 8), "count": ("int64", 8)}
+
+
 def test_csv_and_page_hold_what_the_table_does(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("treescope")
     page, file = tmp_path / "page.html", tmp_path / "table.csv"

@@ -29,6 +29,8 @@ def run(argv: Sequence[str], *, started: float) -> int:
 
     runtime.quiet_libraries()
     runtime.set_up_logging()
+    if options.values or options.step:
+        runtime.enable_compilation_cache()
     if options.diff is not None:
         return _tell_difference(options)
     return _tell_leaves(options, overrides)
@@ -140,11 +142,8 @@ def _of_config(options: Any, overrides: list[str]) -> Any:
     from jaxcnn.cli.train import parse_config
     from jaxcnn.config_reader import load_config
     from jaxcnn.inspection.subject import of_config
-    from jaxcnn.runtime import enable_compilation_cache
 
     config = parse_config(load_config(options.config), overrides, _parser(), prog="jaxcnn inspect")
-    if (options.values or options.step) and config.train.compilation_cache:
-        enable_compilation_cache()
     return of_config(config, values=options.values, step=options.step, image_size=options.image_size,
                      num_classes=options.num_classes)  # fmt: skip
 

@@ -222,10 +222,16 @@ def with_step(leaves: list[Leaf], figures: Mapping[str, Mapping[str, float]]) ->
     return [replace(leaf, moved=moved.get(leaf.path) if leaf.kind == "parameter" else None) for leaf in leaves]
 
 
-def leaves_of_tensors(tensors: Mapping[str, np.ndarray]) -> list[Leaf]:
-    """Returns the leaves of a file of weights: its own names and shapes, and the figures of its numbers."""
+def leaves_of_tensors(tensors: Mapping[str, np.ndarray], types: Mapping[str, str] | None = None) -> list[Leaf]:
+    """Returns the leaves of a file of weights: its own names and shapes, and the figures of its numbers.
+
+    `types` are those that the tensors have in the file, where they are known to be others.
+    """
+    types = types or {}
     total = sum(array.size for array in tensors.values()) or 1
     return [
-        Leaf(name, "tensor", array.shape, str(array.dtype), array.size / total, values=values_of(array))
+        Leaf(
+            name, "tensor", array.shape, types.get(name, str(array.dtype)), array.size / total, values=values_of(array)
+        )
         for name, array in tensors.items()
     ]

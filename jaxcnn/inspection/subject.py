@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from jaxcnn.run_folder import RunFolder, is_run
 from jaxcnn.start import initial_variables
 from jaxcnn.training.partition import phase_rules
 from jaxcnn.training.state import TrainState, from_trees, to_trees
-from jaxcnn.weights.files import HUB_PREFIX, read_weights
+from jaxcnn.weights.files import HUB_PREFIX, read_weights, unwrap_names
 from jaxcnn.weights.imported_run import numbered
 
 
@@ -104,10 +105,10 @@ def of_config(
             raise InputError("--step is of the data of the config: leave out --image-size and --num-classes")
         job = build_job(_whole(config))
         state = job.initial_state()
-        return _stepped(f"{config.name}: {config.model.name}, before its first step", job, state, state.current, 0)
-    network = network_of(config, image_size, num_classes)
+        name = f"{config.name}: {config.model.name}, {_shown(job.network)}, before its first step"
+        return _stepped(name, job, state, state.current, 0, _notes(config))
+    network, notes = network_of(config, image_size, num_classes), _notes(config)
     name = f"{config.name}: {config.model.name}, {_shown(network)}, " + ("as drawn" if values else "shapes only")
-    notes = () if config.init_from is None else (_started(config),)
     leaves, other = rows.leaves_of(config, network)
     if not values:
         return Subject(name, leaves, network, None, other, notes)
@@ -135,7 +136,7 @@ def of_run(place: str, checkpoint: str = "best", *, step: bool = False) -> Subje
             raise InputError(f"--step: {folder.path} holds imported weights, no training to take a step of")
         leaves = [_untrained(leaf) for leaf in rows.leaves_of(config, network)[0]]
         return Subject(name, rows.with_values(leaves, variables), network, variables)
-    notes = () if config.init_from is None else (_started(config),)
+    notes = _notes(config)
     if step:
         job = build_job(_whole(config), folder)
         state, phase = _state_at(job, folder, at)
@@ -165,8 +166,23 @@ def _named(folder: RunFolder, step: int) -> str:
 def of_file(place: str) -> Subject:
     """Returns the tensors of a file of weights or of hf-hub:OWNER/NAME, by their own names; raises InputError."""
     weights = read_weights(place)
-    leaves = rows.leaves_of_tensors(weights.tensors)
+    leaves = rows.leaves_of_tensors(weights.tensors, stored_types(Path(place)))
     return Subject(f"{place}: {len(leaves)} tensors", leaves, variables=weights.tensors)
+
+
+def stored_types(path: Path) -> dict[str, str]:
+    """Returns the types that the tensors of a safetensors file have in it (`read_weights` widens them); else none."""
+    if path.suffix != ".safetensors":
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        found = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a dict
+    return {name: _TYPES[kind] for name, kind in unwrap_names(found).items() if kind in _TYPES}
+
+
+_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+          "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
 
 
 def of_place(place: str, checkpoint: str = "best", *, step: bool = False) -> Subject:
@@ -236,8 +252,10 @@ def _untrained(leaf: Leaf) -> Leaf:
     return dataclasses.replace(leaf, state=None, decays=None, rate=None, optimizer_bytes=None)
 
 
-def _started(config: TrainConfig) -> str:
-    return f"the leaves that init_from={config.init_from!r} fills start from it, not as their initialiser draws"
+def _notes(config: TrainConfig) -> tuple[str, ...]:
+    if config.init_from is None:
+        return ()
+    return (f"the leaves that init_from={config.init_from!r} fills start from it, not as their initialiser draws",)
 
 
 def _shown(network: Network) -> str:
