@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,8 +52,11 @@ def keep(job: Job, path: Path, states: list[TrainState], phase: int = 0) -> Path
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, digits_dir: str) -> dict[str, Path]:
-    """A run at its start, and one that goes on from it with a frozen backbone: at its start, and two steps later."""
+def runs(tmp_path_factory: pytest.TempPathFactory, digits_dir: str) -> dict[str, Any]:
+    """A run at its start, and one that goes on from it with a frozen backbone: at its start, and two steps later.
+
+    "ratio" is the length of the step after these two, done in fact, as a part of the head kernel's norm.
+    """
     root = tmp_path_factory.mktemp("runs")
     config = dataclasses.replace(BASE, data=dataclasses.replace(DIGITS, data_dir=digits_dir))
     job = build_job(config)
@@ -60,11 +64,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory, digits_dir: str) -> dict[str,
     tuned = dataclasses.replace(config, name="tuned", init_from=str(start), freeze=("backbone/**",))
     job = build_job(tuned)
     state = job.initial_state()
-    inputs = job.feed.inputs(0, 2)
-    trained, _, _ = job.compile_chunk(state, job.zero_sums(), 0, inputs)(
-        jax.tree.map(lambda leaf: leaf.copy(), state), job.zero_sums(), job.feed.source, inputs, np.int32(2)
-    )
-    return {"start": start, "tuned": keep(job, root / "tuned", [trained, state.replace(step=state.step + 3)])}
+    chunk = job.compile_chunk(state, job.zero_sums(), 0, job.feed.inputs(0, 2))
+
+    def after(state: TrainState, steps: int) -> TrainState:
+        copy = jax.tree.map(lambda leaf: leaf.copy(), state)  # what is given is donated
+        inputs = job.feed.inputs(int(state.step), steps)
+        return chunk(copy, job.zero_sums(), job.feed.source, inputs, np.int32(steps))[0]
+
+    trained = after(state, 2)
+    before, then = (np.asarray(one.params["head"]["kernel"], np.float64) for one in (trained, after(trained, 1)))
+    tuned = keep(job, root / "tuned", [trained, state.replace(step=state.step + 3)])
+    return {"start": start, "tuned": tuned, "ratio": np.linalg.norm(then - before) / np.linalg.norm(before)}
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +113,24 @@ def test_the_look_at_a_step_tells_what_the_next_step_does(runs: dict, capsys: py
     assert rows["head/bias"]["update_ratio"] is None
     assert rows["head/kernel"]["grad_norm"] > 0
     assert "step 3" in found["notes"][-1]
-    job = build_job(RunFolder(runs["tuned"]).config, RunFolder(runs["tuned"]))
-    rate = float(job.schedule(2))
-    assert f"learning rate {rate:.4g}" in found["notes"][-1]
-    assert 0 < rows["head/kernel"]["update_ratio"] < 1
+    assert rows["head/kernel"]["update_ratio"] == pytest.approx(runs["ratio"], rel=1e-3)
+
+
+def test_a_checkpoint_of_a_later_phase_shows_what_trains_and_is_held_then(
+    runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = RunFolder(runs["start"]).config
+    thaw = dataclasses.replace(config, freeze=("backbone/**",), unfreeze=((1.0, "backbone/stage3/**"),))
+    thaw = dataclasses.replace(thaw, init_from=str(runs["start"]))
+    job = build_job(thaw)
+    run = keep(job, tmp_path / "run", [job.phases[1].begin(job.initial_state().current)], phase=1)
+    rows = {row["path"]: row for row in told(capsys, run, "--depth", "2")["rows"] if row["kind"] == "parameter"}
+    assert {path: (row["state"], row["optimizer"] > 0) for path, row in rows.items() if "backbone" in path} == {
+        "backbone/stem": ("frozen", False),
+        "backbone/stage1": ("frozen", False),
+        "backbone/stage2": ("frozen", False),
+        "backbone/stage3": ("trains", True),
+    }
 
 
 def test_fine_tuning_with_a_frozen_backbone_changes_the_head_alone(runs: dict, capsys: pytest.CaptureFixture) -> None:

@@ -169,9 +169,10 @@ def _tell_difference(options: Any) -> int:
 
 
 def _check_columns(options: Any, columns: Sequence[Any]) -> None:
-    """Raises InputError for an unknown column before anything is read."""
-    from jaxcnn.inspection.table import ordered
+    """Raises InputError for an unknown column or a depth of 0 before anything is read."""
+    from jaxcnn.inspection.table import folded, ordered
 
+    folded((), options.depth)
     ordered((), columns, options.sort)
     _columns(options, columns, ())
 
