@@ -117,37 +117,37 @@ COLUMNS = (
     Column("bytes", lambda row: sum(leaf.bytes for leaf in row.leaves), bytes_text),
     Column("share", lambda row: _sum([leaf.share for leaf in row.leaves]), percent_text),
     Column("init", _initialiser, is_text=True),
-    Column("init_std", _expected_std, figure_text, "std drawn"),
+    Column("init_std", _expected_std, figure_text),
     Column("std", _of_values("std"), figure_text),
     Column("mean", _of_values("mean"), figure_text),
     Column("min", _of_values("low"), figure_text),
     Column("max", _of_values("high"), figure_text),
     Column("zeros", _of_values("zero_share"), percent_text),
-    Column("nonfinite", _of_values("nonfinite"), count_text, "not finite"),
+    Column("nonfinite", _of_values("nonfinite"), count_text),
     Column("state", _state, is_text=True),
     Column("decay", lambda row: how_many([leaf.decays for leaf in row.leaves]), is_text=True),
-    Column("rate", _rate, figure_text, "lr x"),
+    Column("lr_factor", _rate, figure_text),
     Column("optimizer", lambda row: _sum([leaf.optimizer_bytes for leaf in row.leaves]), bytes_text),
     Column("sharding", lambda row: common(leaf.sharding for leaf in row.leaves), is_text=True),
-    Column("grad_norm", _grad_norm, figure_text, "gradient"),
-    Column("update_ratio", _update_ratio, figure_text, "update"),
+    Column("grad_norm", _grad_norm, figure_text),
+    Column("update_ratio", _update_ratio, figure_text),
 )
 
 USUAL = (
-    "path", "kind", "shape", "size", "share", "init", "init_std", "std", "state", "decay", "rate", "optimizer",
+    "path", "kind", "shape", "size", "share", "init", "init_std", "std", "state", "decay", "lr_factor", "optimizer",
     "grad_norm", "update_ratio", "mean", "min", "max", "zeros", "nonfinite",
 )  # fmt: skip
 """What is shown where no columns are chosen and there is something to show."""
 
 KEPT = (
     "path", "kind", "size", "grad_norm", "update_ratio", "std", "init_std", "state", "shape", "init", "decay", "share",
-    "optimizer", "rate", "mean", "zeros", "nonfinite", "min", "max",
+    "optimizer", "lr_factor", "mean", "zeros", "nonfinite", "min", "max",
 )  # fmt: skip
 """The same, by how long it is kept where a terminal is too narrow for all."""
 
 
 def usual_columns(rows: Sequence[Row]) -> list[Column]:
-    """Returns the usual columns that tell something of these rows: none that is all dashes, nor a rate of 1 alone.
+    """Returns the usual columns that tell something of these rows: none that is all dashes, nor a factor of 1 alone.
 
     The kind is told where two rows have one path: the parameters and the statistics below it.
     """
@@ -155,7 +155,7 @@ def usual_columns(rows: Sequence[Row]) -> list[Column]:
     found = []
     for column in sorted((one for one in COLUMNS if one.name in USUAL), key=lambda one: USUAL.index(one.name)):
         values = {column.of(row) for row in rows}
-        dull = {None, {"rate": 1.0, "nonfinite": 0}.get(column.name)}
+        dull = {None, {"lr_factor": 1.0, "nonfinite": 0, "zeros": 0.0}.get(column.name)}
         if not values <= dull and (twice or column.name != "kind"):
             found.append(column)
     return found

@@ -187,8 +187,8 @@ COLUMNS = (
     Column("state", _state, is_text=True),
     Column("shape", _shapes, is_text=True),
     Column("size", lambda row: sum(leaf.size for leaf in row.leaves), count_text),
-    Column("change", _change, figure_text, "|A-B|/|A|"),
-    Column("largest", _largest, figure_text, "max |A-B|"),
+    Column("change", _change, figure_text),
+    Column("largest", _largest, figure_text),
 )
 KEPT = ("path", "state", "change", "largest", "shape", "kind", "size")
 

@@ -20,7 +20,7 @@ def as_text(rows: Sequence[Row], columns: Sequence[Column], width: int | None = 
       width: of the terminal in characters; columns that do not fit are left out, and named below. None: all are shown.
       kept: names of columns in the order in which they are kept where not all fit; the first stays in any case.
     """
-    cells = {column.name: [column.head, *(column.shown(row) for row in rows)] for column in columns}
+    cells = {column.name: [column.name, *(column.shown(row) for row in rows)] for column in columns}
     widths = {name: max(map(len, texts)) for name, texts in cells.items()}
     shown = list(columns) if width is None else _that_fit(columns, widths, width, kept)
     lines = []

@@ -50,7 +50,7 @@ def write_page(
       InputError: treescope is missing, or the file cannot be written.
     """
     texts = [place for place, column in enumerate(columns) if column.is_text]
-    body = table([column.head for column in columns], [[one.shown(row) for one in columns] for row in rows], texts)
+    body = table([column.name for column in columns], [[one.shown(row) for one in columns] for row in rows], texts)
     tree = tree_of(leaves, arrays_of(subject))
     text = page(
         subject.name,

@@ -33,22 +33,16 @@ class Column:
     """One figure of a row.
 
     Attributes:
-      name: by which it is chosen and sorted.
+      name: above it in a table, and by which it is chosen and sorted.
       of: its value: a number, a text, or none where it does not apply.
       text: of a number as people read it.
-      title: above it in a table.
       is_text: texts are to the left, numbers to the right.
     """
 
     name: str
     of: Callable[[Row], Any]
     text: Callable[[Any], str] = str
-    title: str = ""
     is_text: bool = False
-
-    @property
-    def head(self) -> str:
-        return self.title or self.name
 
     def shown(self, row: Row) -> str:
         """Returns the cell of a row; a dash for none."""
