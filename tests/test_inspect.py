@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,22 @@ def test_the_look_at_a_step_tells_what_the_next_step_does(runs: dict, capsys: py
     assert rows["head/kernel"]["grad_norm"] > 0
     assert "step 3" in found["notes"][-1]
     assert rows["head/kernel"]["update_ratio"] == pytest.approx(runs["ratio"], rel=1e-3)
+
+
+def test_without_it_the_last_look_of_the_run_itself_is_shown(
+    runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = shutil.copytree(runs["tuned"], tmp_path / "run")
+    for step in (0, 1, 3):  # the last is after the checkpoint that is shown
+        bias = {"grad_norm": None, "weight_norm": 1.0}
+        kernel = {"grad_norm": 10.0 + step, "weight_norm": 2.0, "update_ratio": 0.25}
+        RunFolder(run).append_health({"step": step, "leaves": {"head/kernel": kernel, "head/bias": bias}})
+        RunFolder(run).append_health({"step": step, "event": "loss_spike"})
+    found = told(capsys, run)
+    rows = {row["path"]: row for row in found["rows"]}
+    assert (rows["head/kernel"]["grad_norm"], rows["head/kernel"]["update_ratio"]) == (11.0, 0.25)
+    assert (rows["head/bias"]["grad_norm"], rows["backbone/stem/conv/kernel"]["grad_norm"]) == (None, None)
+    assert "of step 2, the last that was looked at" in found["notes"][-1]
 
 
 def test_a_checkpoint_of_a_later_phase_shows_what_trains_and_is_held_then(

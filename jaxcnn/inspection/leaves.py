@@ -209,16 +209,20 @@ def with_values(leaves: list[Leaf], variables: Tree) -> list[Leaf]:
     return [replace(leaf, values=values_of(np.asarray(arrays[leaf.kind, leaf.path]))) for leaf in leaves]
 
 
-def with_step(leaves: list[Leaf], figures: Mapping[str, Mapping[str, float]]) -> list[Leaf]:
-    """Returns the leaves with what a step does to them, from `training.health.leaf_figures`, as numbers."""
-    moved = {
-        path: Moved(
-            grad_norm=float(one["grad_norm"]),
-            weight_norm=float(one["weight_norm"]),
-            update_norm=float(one["update_ratio"]) * float(one["weight_norm"]) if "update_ratio" in one else None,
-        )
-        for path, one in figures.items()
-    }
+def with_step(leaves: list[Leaf], figures: Mapping[str, Mapping[str, Any]]) -> list[Leaf]:
+    """Returns the leaves with what a step does to them: `training.health.leaf_figures` as numbers, by path.
+
+    None, as health.jsonl has it, is what was not finite.
+    """
+
+    def number(figure: Any) -> float:
+        return math.nan if figure is None else float(figure)
+
+    moved = {}
+    for path, one in figures.items():
+        weight_norm = number(one["weight_norm"])
+        update_norm = number(one["update_ratio"]) * weight_norm if "update_ratio" in one else None
+        moved[path] = Moved(number(one["grad_norm"]), weight_norm, update_norm)
     return [replace(leaf, moved=moved.get(leaf.path) if leaf.kind == "parameter" else None) for leaf in leaves]
 
 

@@ -122,7 +122,8 @@ def of_run(place: str, checkpoint: str = "best", *, step: bool = False) -> Subje
     Args:
       place: the run folder, or RUN@CHECKPOINT.
       checkpoint: "best", "latest" or a step, where `place` does not say.
-      step: look at the step that follows the checkpoint, too; its data have to be there.
+      step: look at the step that follows the checkpoint; its data have to be there. Without, what the run itself has
+        seen of its steps last is shown.
 
     Raises:
       InputError: no such run or checkpoint, or with `step` a run of imported weights, which has none.
@@ -142,7 +143,13 @@ def of_run(place: str, checkpoint: str = "best", *, step: bool = False) -> Subje
         state, phase = _state_at(job, folder, at)
         return _stepped(name, job, state, variables, phase, notes)
     leaves, other = rows.leaves_of(config, network, phase_at(folder, at))
-    return Subject(name, rows.with_values(leaves, variables), network, variables, other, notes)
+    leaves = rows.with_values(leaves, variables)
+    looks = [line for line in folder.health() if "leaves" in line and line["step"] <= at]
+    if looks:
+        leaves = rows.with_step(leaves, looks[-1]["leaves"])
+        seen = looks[-1]["step"] + 1
+        notes = (*notes, f"gradient and update are of step {seen}, the last that was looked at before (health.jsonl)")
+    return Subject(name, leaves, network, variables, other, notes)
 
 
 def weights_of_run(place: str, checkpoint: str = "best") -> tuple[str, Tree]:
@@ -236,9 +243,8 @@ def _stepped(
     leaves, other = rows.leaves_of(job.config, job.network, phase)
     leaves = rows.with_step(rows.with_values(leaves, variables), figures["leaves"])
     told = (
-        f"gradient and update are of step {step + 1}, whose batch of {job.config.train.batch_size} has the objective "
-        f"{float(figures['objective']):.4g}, at learning rate {rate:.4g}; nothing was changed by it"
-        + ("; the run has ended, so that is the batch of its last step again" if ended else "")
+        f"gradient and update are of step {step + 1}{' (past the end, on the last batch)' if ended else ''}: objective "
+        f"{float(figures['objective']):.4g}, learning rate {rate:.4g}; nothing was changed by it"
     )
     return Subject(name, leaves, job.network, variables, other, (*notes, told))
 
