@@ -278,6 +278,8 @@ def test_a_config_with_overrides_is_told_by_its_shapes(tmp_path: Path, capsys: p
         (["{run}", "--columns", "path,stdd"], "--columns stdd: no such column; did you mean 'std'"),
         (["{run}", "--filter", "backbone/stem1/**"], "--filter: 'backbone/stem1/**' matches no parameter; nearest"),
         (["{run}", "--depth", "0"], "--depth 0: at least 1"),
+        (["{run}", "--json", "--csv"], "--json and --csv both to standard output"),
+        (["--depth", "0", "{run}"], "--depth 0: at least 1"),
         (["{run}", "--values"], "--values is for --config alone"),
         (["{run}", "--model.name", "vgg11"], "--model.name: not an option of inspect"),
         (["{file}", "--step"], "is a file of weights, which has no data and no optimizer"),
@@ -312,6 +314,13 @@ def test_the_help_names_every_column(capsys: pytest.CaptureFixture) -> None:
     out = capsys.readouterr().out
     for name in [column.name for column in (*LEAF_COLUMNS, *COLUMNS)]:
         assert f" {name}" in out
+
+
+def test_files_that_share_no_name_say_so(torch_file: Path, tmp_path: Path) -> None:
+    save_file({"stem.kernel": np.ones(2)}, tmp_path / "other.safetensors")
+    found = difference(str(torch_file), str(tmp_path / "other.safetensors"))
+    assert {leaf.state for leaf in found.leaves} == {"only in A", "only in B"}
+    assert "no name is in both" in found.notes[0]
 
 
 def test_a_file_that_is_compared_with_itself_is_identical(torch_file: Path) -> None:

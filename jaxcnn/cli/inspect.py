@@ -60,6 +60,8 @@ def _options(argv: list[str]) -> tuple[Any, list[str]]:
     if options.diff is not None and (options.config is not None or options.step or options.html is not None):
         other = "--config" if options.config is not None else "--step" if options.step else "--html"
         raise InputError(f"--diff is of two runs or files, and does not go with {other}")
+    if options.json and options.csv == "-":
+        raise InputError("--json and --csv both to standard output: give --csv a file")
     for flag in ("image_size", "num_classes"):
         if (value := getattr(options, flag)) is not None and value < 1:
             raise InputError(f"--{flag.replace('_', '-')} {value}: at least 1")

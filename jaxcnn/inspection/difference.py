@@ -80,6 +80,8 @@ def difference(a: str, b: str, checkpoint: str = "best") -> Difference:
             sides.append(weights)
         names.append(name)
     first, second, notes = _beside_each_other(*sides)
+    if not first.keys() & second.keys():
+        notes = (*notes, "no name is in both: of files from two libraries, import one as a run (jaxcnn weights import)")
     return Difference(names[0], names[1], changes(first, second), notes)
 
 

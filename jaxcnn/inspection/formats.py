@@ -46,6 +46,8 @@ def _that_fit(columns: Sequence[Column], widths: dict[str, int], width: int, kep
         if wanted <= left or not taken:
             taken.add(column.name)
             left -= wanted
+        elif not column.is_text:  # texts may be long where what is kept next is not
+            break
     return [column for column in columns if column.name in taken]
 
 
