@@ -15,6 +15,7 @@ COMMANDS = {
     "sweep": "several values of some fields, several seeds: a table, a figure, the best one",
     "replay": "do a step again that was not finite, and say where it begins",
     "evaluate": "measure a run on a split",
+    "inspect": "the parameter tree of a run, a config or a file of weights, and what differs between two",
     "curves": "curves of runs, what they say, and where the runs differ",
     "report": "a run as one HTML page",
     "data": "what data hold, what training sees of them, TFDS sets made ready: info, preview, prepare",

@@ -113,7 +113,7 @@ def open_source(builder: Any, split: str, field: str) -> Source:
     """Returns one split of a prepared builder; `field` is named in messages."""
     import tensorflow_datasets as tfds
 
-    image_key, label_key = _feature_keys(builder, tfds)
+    image_key, label_key = feature_keys(builder)
     try:
         if builder.info.splits[split].num_examples <= 0:
             raise InputError(f"{field}={split!r}: the split of {builder.name} is empty")
@@ -151,8 +151,14 @@ def _fingerprint(builder: Any, split: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
-def _feature_keys(builder: Any, tfds: Any) -> tuple[str, str]:
-    """The names of the image and of the class label among the features of a data set."""
+def feature_keys(builder: Any) -> tuple[str, str]:
+    """Returns the names of the image and of the class label among the features of a data set.
+
+    Raises:
+      InputError: it has not one of each.
+    """
+    import tensorflow_datasets as tfds
+
     found = []
     for kind, usual in ((tfds.features.Image, "image"), (tfds.features.ClassLabel, "label")):
         keys = [key for key, feature in builder.info.features.items() if isinstance(feature, kind)]
