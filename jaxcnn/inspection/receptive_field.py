@@ -73,7 +73,7 @@ class _Traced:
 
     @property
     def field(self) -> Field:
-        return Field(*self.extents, self.is_global)
+        return Field(*self.extents, self.is_global and None not in self.extents)
 
     def moved(self, move: Callable[[int], int | None]) -> "_Traced":
         """The same with each axis where `move` says; an axis that it takes away was looked over as a whole."""
@@ -133,12 +133,15 @@ def _walk(program: Any, inputs: Sequence[_Traced | None]) -> list[_Traced | None
     return [read(variable) for variable in program.outvars]
 
 
-_ELEMENTWISE = frozenset(
-    "abs add add_any and atan2 cbrt ceil clamp convert_element_type copy copy_p cos div eq erf erf_inv erfc exp exp2 "
-    "expm1 floor ge gt integer_pow is_finite le log log1p logistic lt max min mul name ne neg nextafter not "
-    "optimization_barrier or pow reduce_precision rem round rsqrt select_n sharding_constraint sign sin sqrt square "
-    "stop_gradient sub tan tanh xor".split()
-)
+# fmt: off
+_ELEMENTWISE = frozenset((
+    "abs", "add", "add_any", "and", "atan2", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "copy_p", "cos",
+    "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite",
+    "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "name", "ne", "neg", "nextafter", "not",
+    "optimization_barrier", "or", "pow", "reduce_precision", "rem", "round", "rsqrt", "select_n", "sharding_constraint",
+    "sign", "sin", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+))
+# fmt: on
 
 
 def _after(equation: Any, operands: list[_Traced | None]) -> list[_Traced | None]:
