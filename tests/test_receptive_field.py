@@ -41,6 +41,10 @@ def built(name: str, side: int = 224, **options: Any) -> Any:
     return build_model(ModelConfig(name=name, **options), (side, side, 3), 10)
 
 
+def heat_of(model: Any, side: int, part: str, draws: int, images: int) -> np.ndarray:
+    return at_initialisation(model, (side, side, 3), (part,), (0,), draws, images)[part][0]
+
+
 def fields(model: Any, side: int) -> dict[str, Field | None]:
     return {call.path: call.field for call in calls_of(model, (side, side, 3))}
 
@@ -139,7 +143,7 @@ SMALL: dict[str, tuple[dict[str, Any], int, str]] = {
 def test_a_network_sees_exactly_the_pixels_with_a_gradient(kind: str) -> None:
     options, side, part = SMALL[kind]
     model = build_model(ModelConfig(**options), (side, side, 3), 2)  # from 96 pixels on with the stem of ImageNet
-    heat = at_initialisation(model, (side, side, 3), part, seed=0, draws=4, images=4)
+    heat = heat_of(model, side, part, draws=4, images=4)
     calls = {call.path: call for call in calls_of(model, (side, side, 3))}
     call = calls.get(f"backbone/{part}") or calls["backbone"]
     assert call.field is not None
@@ -166,7 +170,7 @@ def test_a_norm_over_the_map_lets_all_pixels_reach_an_output(norm: str) -> None:
     field = fields(model, 24)["backbone/stage1"]
     assert field is not None
     assert (field.rows.size, field.is_global) == (7, True)
-    heat = at_initialisation(model, (24, 24, 3), "stage1", seed=0, draws=1, images=1)
+    heat = heat_of(model, 24, "stage1", draws=1, images=1)
     assert ends_of(heat) == ((0, 23), (0, 23))
     assert heat[9:16, 9:16].sum() > 0.5 * heat.sum()
 
@@ -187,7 +191,7 @@ def test_a_stack_of_random_layers_spreads_as_a_random_walk() -> None:
     model = build_model(
         ModelConfig(name="resnet20", stage_sizes=(3,), block="plain", norm="none", width=8), (32, 32, 3), 2
     )
-    heat = at_initialisation(model, (25, 25, 3), "stage1", seed=0, draws=32, images=4)
+    heat = heat_of(model, 25, "stage1", draws=32, images=4)
     expected = random_walk([(3, 1)] * 7)
     assert expected == pytest.approx((2 * 7 / 3) ** 0.5)
     assert spread_of(heat) == pytest.approx(expected, rel=0.1)

@@ -36,8 +36,10 @@ class Gaussian:
     r2: float
 
 
-def influence(model: Classifier, variables: Any, images: jax.Array, part: str, key: jax.Array) -> jax.Array:
-    """Returns the mean squared gradient [H, W] of the centre of a map with respect to the pixels.
+def influence(
+    model: Classifier, variables: Any, images: jax.Array, parts: tuple[str, ...], key: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns the mean squared gradient [H, W] of the centre of each of some maps with respect to the pixels.
 
     It is that of a sum of the channels of the unit in the middle of the map with random signs, so that on average
     channels do not cancel; squared, summed over the channels of the image and averaged over images.
@@ -46,43 +48,55 @@ def influence(model: Classifier, variables: Any, images: jax.Array, part: str, k
       model: the network, in evaluation mode.
       variables: {"params", "batch_stats"} of it.
       images: float [N, H, W, C], as the network takes them.
-      part: name of the map, of `model.backbone.part_names`.
+      parts: names of the maps, of `model.backbone.part_names`.
       key: of the signs.
     """
-    cut: Any = model.clone(features=(part,))
-
-    def output(images: jax.Array) -> jax.Array:
-        return cut.apply(variables, images, train=False)[part]
-
-    maps, back = jax.vjp(output, images)
-    row, column = centre_of(maps.shape[1]), centre_of(maps.shape[2])
-    signs = jax.random.rademacher(key, (maps.shape[0], maps.shape[3]), maps.dtype)
-    (gradient,) = back(jnp.zeros_like(maps).at[:, row, column].set(signs))
-    return jnp.mean(jnp.sum(jnp.square(gradient.astype(jnp.float32)), axis=-1), axis=0)
+    cut: Any = model.clone(features=parts)
+    maps, back = jax.vjp(lambda images: cut.apply(variables, images, train=False), images)
+    seeds = {part: jnp.zeros((len(parts), *of.shape), of.dtype) for part, of in maps.items()}
+    for place, part in enumerate(parts):
+        of = maps[part]
+        signs = jax.random.rademacher(jax.random.fold_in(key, place), (of.shape[0], of.shape[3]), of.dtype)
+        seeds[part] = seeds[part].at[place, :, centre_of(of.shape[1]), centre_of(of.shape[2])].set(signs)
+    (gradients,) = jax.vmap(back)(seeds)  # one pass back for all maps: [P, N, H, W, C]
+    heats = jnp.mean(jnp.sum(jnp.square(gradients.astype(jnp.float32)), axis=-1), axis=1)
+    return dict(zip(parts, heats, strict=True))
 
 
 def at_initialisation(
-    model: Classifier, image_shape: tuple[int, int, int], part: str, seed: int, draws: int = 16, images: int = 4
-) -> np.ndarray:
-    """Returns the mean of `influence` [H, W] over random weights and, for each, images of N(0, 1).
+    model: Classifier,
+    image_shape: tuple[int, int, int],
+    parts: tuple[str, ...],
+    seeds: Sequence[int],
+    draws: int = 16,
+    images: int = 4,
+) -> dict[str, np.ndarray]:
+    """Returns the mean of `influence` over random weights and, for each, images of N(0, 1): [seeds, H, W] of each map.
 
     Args:
       model: the network.
       image_shape: height, width and channels.
-      part: name of the map.
-      seed: of weights, images and signs.
-      draws: of the weights.
+      parts: names of the maps.
+      seeds: of weights, images and signs; one compiled program serves them all.
+      draws: of the weights, a seed.
       images: a draw.
     """
 
-    def one(key: jax.Array) -> jax.Array:
+    cut: Any = model.clone(features=parts)  # what comes after these maps is not drawn
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
         of_weights, of_images, of_signs = jax.random.split(key, 3)
         noise = jax.random.normal(of_images, (images, *image_shape))
-        return influence(model, model.init(of_weights, noise[:1]), noise, part, of_signs)
+        return influence(model, cut.init(of_weights, noise[:1]), noise, parts, of_signs)
+
+    @jax.jit
+    def mean(keys: jax.Array) -> dict[str, jax.Array]:
+        return jax.tree.map(lambda heats: jnp.mean(heats, axis=0), jax.lax.map(one, keys))
 
     # Keys of this kind compile three times faster where each kernel is drawn by itself.
-    keys = jax.random.split(jax.random.key(seed, impl="rbg"), draws)
-    return np.asarray(jax.jit(lambda keys: jnp.mean(jax.lax.map(one, keys), axis=0))(keys))
+    keys = [jax.random.split(jax.random.key(seed, impl="rbg"), draws) for seed in seeds]
+    heats = [jax.device_get(mean(of_seed)) for of_seed in keys]
+    return {part: np.stack([heat[part] for heat in heats]) for part in parts}
 
 
 def centre_of(size: int) -> int:
