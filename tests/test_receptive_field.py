@@ -24,7 +24,7 @@ from jaxcnn.inspection.modules import calls_of
 from jaxcnn.inspection.receptive_field import Extent, Field, fields_of
 from jaxcnn.models import Conv, build_model
 
-# Of one axis at the end of a part, the centre unit far from the borders: Araujo et al. 2019, table 1, and papers.
+# Of one axis at the end of a part, the networks as torchvision has them (v1.5); VGG-16's is in Araujo et al. 2019, too.
 PUBLISHED = {
     "vgg16": {"backbone/stage5": 212},
     "resnet18": {

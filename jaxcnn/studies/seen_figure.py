@@ -5,14 +5,13 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.inspection.effective_field import random_walk
-from jaxcnn.studies.seen_pixels import Seen
+from jaxcnn.studies.seen_pixels import Seen, Trained
 
+_CELLS = 64  # along an axis of a heat map, about
 _FIELD, _COUNTS, _THEORY = "#4477aa", "#ee6677", "#777777"
 
 
-def draw(
-    networks: dict[str, list[Seen]], growth: dict[int, Seen], trained: list[dict[str, np.ndarray]], figure: Any
-) -> None:
+def draw(networks: dict[str, list[Seen]], growth: dict[int, Seen], trained: list[Trained], figure: Any) -> None:
     """Draws heat maps of two networks and of the deepest stack, the growth with depth, and a map that was trained."""
     above, below = figure.subplots(2, 3)
     chosen = [(name, fields[-1]) for name, fields in networks.items() if name in ("vgg16", "resnet50")]
@@ -22,8 +21,9 @@ def draw(
         _draw_seen(axes, seen, f"{name}, {seen.part}")
     _draw_growth(below[0], growth)
     for axes, when in zip(below[1:], ("before", "after"), strict=True):
-        _draw_heat(axes, np.mean([of[when] / of[when].sum() for of in trained], axis=0))
-        axes.set_title(f"last map of a small ResNet, {when} training", fontsize=9)
+        heats = [getattr(of, when) for of in trained]
+        _draw_heat(axes, np.mean([heat / heat.sum() for heat in heats], axis=0))
+        axes.set_title(f"last map of a ResNet, {when} training", fontsize=9)
 
 
 def _draw_seen(axes: Any, seen: Seen, title: str) -> None:
@@ -36,7 +36,12 @@ def _draw_seen(axes: Any, seen: Seen, title: str) -> None:
 
 
 def _draw_heat(axes: Any, heat: np.ndarray) -> None:
-    axes.imshow(heat / heat.max(), cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
+    step = max(1, min(heat.shape) // _CELLS)  # of large images means of squares, since few draws are grainy
+    height, width = (size // step for size in heat.shape)
+    cells = heat[: height * step, : width * step].reshape(height, step, width, step).mean(axis=(1, 3))
+    extent = (-0.5, width * step - 0.5, height * step - 0.5, -0.5)
+    shown = np.sqrt(cells / cells.max())
+    axes.imshow(shown, cmap="inferno", vmin=0, vmax=1, interpolation="nearest", extent=extent)
     axes.set(xlabel="pixel", ylabel="pixel")
     axes.tick_params(labelsize=7)
 
@@ -52,8 +57,8 @@ def _draw_growth(axes: Any, growth: dict[int, Seen]) -> None:
     axes.plot(line, walk * np.sqrt(line), "--", color=_THEORY, label="random walk: sqrt(2 n / 3)")
     axes.set(xscale="log", yscale="log", xlabel="3x3 layers", ylabel="pixels")
     axes.set_xticks(depths, [str(depth) for depth in depths])
+    axes.set_yticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_title("what could be seen, and what counts", fontsize=9)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
