@@ -13,7 +13,7 @@ from jaxcnn.studies.findings import Claim, Findings
 from jaxcnn.studies.seen_figure import draw
 from jaxcnn.studies.seen_pixels import Seen, Stack, Trained, measure_field, seen_at_initialisation, trained_fields
 from jaxcnn.studies.seen_tables import growth_table, network_table, stack_table, trained_table
-from jaxcnn.studies.setting import HE_2015, Setting
+from jaxcnn.studies.setting import AS_THEY_ARE, HE_2015, Setting
 from jaxcnn.studies.spread import Spread, beyond_spread
 
 PUBLISHED = {
@@ -23,7 +23,7 @@ PUBLISHED = {
     "resnet50": {"stem": 11, "stage1": 35, "stage2": 91, "stage3": 267, "stage4": 427},
     "resnet101": {"stem": 11, "stage1": 35, "stage2": 91, "stage3": 811, "stage4": 971},
 }
-"""Pixels along an axis, of the networks as torchvision has them, with the stride of a bottleneck on its 3x3 convolution.
+"""Pixels along an axis, of the networks as torchvision has them: the stride of a bottleneck is on its 3x3 convolution.
 The ResNets of Araujo et al. 2019 are TF-Slim's, which have it in the last block of a stage."""
 
 
@@ -63,8 +63,9 @@ def _plain(blocks: int, setting: Setting) -> Seen:
 
 def _trained(setting: Setting) -> list[Trained]:
     model = ModelConfig(name=setting.pick(quick="resnet8", cpu="resnet20", paper="resnet56"))
-    epochs, per_class = setting.pick(quick=(8, 100), cpu=(15, None), paper=(160, None))
-    config = setting.config("field", model, epochs=epochs, augment=HE_2015, every_epochs=epochs, per_class=per_class)
+    epochs, per_class = setting.pick(quick=(20, 100), cpu=(15, None), paper=(160, None))
+    augment = setting.pick(quick=AS_THEY_ARE, cpu=HE_2015, paper=HE_2015)
+    config = setting.config("field", model, epochs=epochs, augment=augment, every_epochs=epochs, per_class=per_class)
     return trained_fields(setting.trials.run(model.name, config, setting.seeds, measure_field))
 
 
@@ -115,7 +116,7 @@ def _trained_claim(trained: list[Trained]) -> Claim:
 
 def _setup(setting: Setting, draws: int, trained: list[Trained]) -> str:
     run = setting.pick(
-        quick="ResNet-8 on 1,000 digits, 8 epochs",
+        quick="ResNet-8 on 1,000 digits, 20 epochs",
         cpu="ResNet-20 on CIFAR-10, 15 epochs",
         paper="ResNet-56, 160 epochs",
     )
