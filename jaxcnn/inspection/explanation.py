@@ -154,6 +154,8 @@ def _draw_classes(axes: Any, explanation: Explanation, top: int) -> None:
     places = range(len(shown))
     axes.barh(places, shares, color=colours, height=0.62)
     axes.set_yticks(places, [explanation.class_names[label] for label in shown], fontsize=9, parse_math=False)
+    for tick, label in zip(axes.get_yticklabels(), shown, strict=True):
+        tick.set_fontweight("bold" if label == explanation.label else "normal")
     for place, share in zip(places, shares, strict=True):
         axes.text(min(share, 78) + 1.5, place, f"{share:.1f} %", va="center", fontsize=9)
     axes.invert_yaxis()

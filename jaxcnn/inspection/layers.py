@@ -160,5 +160,8 @@ def flops_of(function: Callable[..., Any], *shapes: Any) -> float | None:
 
     None where the backend gives no count.
     """
-    analysis: Any = jax.jit(function).lower(*shapes).cost_analysis()
+    try:
+        analysis: Any = jax.jit(function).lower(*shapes).cost_analysis()
+    except (NotImplementedError, jax.errors.JaxRuntimeError):
+        return None
     return None if not analysis or "flops" not in analysis else float(analysis["flops"])

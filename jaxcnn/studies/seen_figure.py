@@ -23,7 +23,7 @@ def draw(networks: dict[str, list[Seen]], growth: dict[int, Seen], trained: list
     for axes, when in zip(below[1:], ("before", "after"), strict=True):
         heats = [getattr(of, when) for of in trained]
         _draw_heat(axes, np.mean([heat / heat.sum() for heat in heats], axis=0))
-        axes.set_title(f"last map of a ResNet, {when} training", fontsize=9)
+        axes.set_title(f"last map of a ResNet, {when} training", fontsize=8.5)
 
 
 def _draw_seen(axes: Any, seen: Seen, title: str) -> None:
@@ -32,7 +32,7 @@ def _draw_seen(axes: Any, seen: Seen, title: str) -> None:
     _draw_heat(axes, seen.heats.mean(axis=0))
     first, size = seen.expected[0] - 0.5, seen.theory.size
     axes.add_patch(Rectangle((first, first), size, size, fill=False, edgecolor="#66ccee", linewidth=1.2))
-    axes.set_title(f"{title}: can see {size} px, sigma {np.mean(seen.sigmas):.3g} px", fontsize=9)
+    axes.set_title(f"{title}: can see {size} px, sigma {np.mean(seen.sigmas):.3g} px", fontsize=8.5)
 
 
 def _draw_heat(axes: Any, heat: np.ndarray) -> None:
@@ -59,7 +59,7 @@ def _draw_growth(axes: Any, growth: dict[int, Seen]) -> None:
     axes.set_xticks(depths, [str(depth) for depth in depths])
     axes.set_yticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
     axes.minorticks_off()
-    axes.set_title("what could be seen, and what counts", fontsize=9)
+    axes.set_title("what could be seen, and what counts", fontsize=8.5)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
 
