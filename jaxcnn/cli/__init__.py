@@ -20,6 +20,7 @@ COMMANDS = {
     "report": "a run as one HTML page",
     "data": "what data hold, what training sees of them, TFDS sets made ready: info, preview, prepare",
     "predict": "class probabilities for image files",
+    "explain": "where in an image the evidence for a class lies, as a picture (Grad-CAM)",
     "weights": "weights from PyTorch, timm and Keras, and for them: import, export, compare",
     "study": "experiments with a table and a figure: transferability",
     "models": "list the networks with parameters, GFLOPs and papers",
