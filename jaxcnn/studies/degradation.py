@@ -43,8 +43,7 @@ class Net:
 
 def study(setting: Setting) -> Findings:
     """Returns training and test error of plain and residual networks by depth, and gradients by layer."""
-    depths = (8, 20, 44) if setting.size == "quick" else (20, 32, 44, 56)
-    width = setting.pick(quick=4, cpu=8, paper=16)
+    depths, width = setting.pick(quick=((8, 20, 44), 4), cpu=((20, 32, 44, 56), 8), paper=((20, 32, 44, 56), 16))
     setting = replace(setting, data=replace(setting.data, image_size=setting.data.image_size or _SIDES[setting.size]))
     nets = [_net(setting, kind, depth, width) for kind in ("plain", "residual") for depth in depths]
     return Findings(
@@ -55,9 +54,8 @@ def study(setting: Setting) -> Findings:
         claims=claims(nets),
         draw=lambda figure: draw(figure, nets),
         size=(11.0, 8.2),
-        description="Above: error in training (solid) and on test images (dashed) over the epochs, mean of the seeds. "
-        "Below: the error in training at the end, a dot a seed; and the gradient of the loss in each layer's kernel "
-        "before the first step, from the first layer to the last.",
+        description="Above: error in training (solid) and on test images (dashed), mean of the seeds. Below: the error "
+        "in training at the end, a dot a seed; and the gradient in each layer's kernel before the first step.",
     )
 
 
@@ -135,7 +133,7 @@ def _setup(setting: Setting, nets: Sequence[Net], width: int) -> str:
 
 
 def draw(figure: Any, nets: Sequence[Net]) -> None:
-    """Draws errors over the epochs, errors by depth and gradients by layer."""
+    """Draws errors over the epochs and by depth, and gradients by layer."""
     (plain, residual), (ends, gradients) = figure.subplots(2, 2)
     depths = sorted({net.depth for net in nets})
     colours = dict(zip(depths, SHADES, strict=False))
@@ -143,7 +141,7 @@ def draw(figure: Any, nets: Sequence[Net]) -> None:
         draw_errors(plain if net.kind == "plain" else residual, net.trials, colours[net.depth], f"{net.depth} layers")
         if net.depth in (depths[0], depths[-1]):
             draw_gradients(gradients, net.trials, colours[net.depth], net.name, "-" if net.kind == "residual" else "--")
-    for axes, kind in ((plain, "plain"), (residual, "residual")):
+    for kind, axes in (("plain", plain), ("residual", residual)):
         finish(axes, xlabel="epoch", ylabel="error (%)", title=f"{kind}: training solid, test dashed", ylim=(0, 100))
     kinds = {kind: {net.depth: net.error for net in nets if net.kind == kind} for kind in ("residual", "plain")}
     draw_spreads(ends, kinds, 100)
