@@ -1,7 +1,7 @@
 """Degradation: plain and residual networks of equal parameters, deeper and deeper (He et al. 2015, section 4.2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from jaxcnn.config import ModelConfig
@@ -18,7 +18,6 @@ PUBLISHED = {
     ("residual", 20): 8.75, ("residual", 32): 7.51, ("residual", 44): 7.17, ("residual", 56): 6.97,
 }  # fmt: skip
 """Test error in percent on CIFAR-10, table 6; of plain networks read off figure 6."""
-_SIDES = {"quick": 14, "cpu": 16, "paper": None}  # of images, in pixels: a quarter of the arithmetic
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Net:
 def study(setting: Setting) -> Findings:
     """Returns training and test error of plain and residual networks by depth, and gradients by layer."""
     depths, width = setting.pick(quick=((8, 20, 44), 4), cpu=((20, 32, 44, 56), 8), paper=((20, 32, 44, 56), 16))
-    setting = replace(setting, data=replace(setting.data, image_size=setting.data.image_size or _SIDES[setting.size]))
+    setting = setting.resized(quick=14, cpu=16, paper=None)  # a quarter of the arithmetic
     nets = [_net(setting, kind, depth, width) for kind in ("plain", "residual") for depth in depths]
     return Findings(
         study="degradation",

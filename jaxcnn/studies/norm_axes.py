@@ -1,6 +1,5 @@
 """Over which axes each norm normalises, and what small batches do to it (Wu & He 2018, figures 2 and 5)."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,7 @@ def study(setting: Setting) -> Findings:
     exact = {name: int(np.sum(np.all(sets[name] == formula_sets(norm, SHAPE), axis=(1, 2, 3, 4))))
              for name, norm in CUBES.items()}  # fmt: skip
     sizes = setting.pick(quick=(32, 8, 2), cpu=(32, 16, 8, 4, 2), paper=(32, 16, 8, 4, 2))
-    side = setting.data.image_size or setting.pick(quick=14, cpu=16, paper=None)
-    setting = replace(setting, data=replace(setting.data, image_size=side))
+    setting = setting.resized(quick=14, cpu=16, paper=None)  # a quarter of the arithmetic
     tops: Tops = {}
     for norm in CUBES:
         for size in sizes:
@@ -127,8 +125,8 @@ def _setup(setting: Setting, config: TrainConfig) -> str:
         f"{WORKERS} workers of so many images each make a batch, and batch norm normalises those of a worker together "
         "(`virtual_batch_size`), as on the 8 GPUs of the paper: so the batch of the gradient is four times that of the "
         f"statistics. {config.train.epochs:g} epochs with each, SGD with Nesterov momentum 0.9 at 0.1 times images / "
-        f"32, pad, crop and flip, {config.model.num_groups} groups, {len(setting.seeds)} seeds. Running statistics keep "
-        f"0.9 of the old from worker to worker. Cut: {cuts}"
+        f"32, pad, crop and flip, {config.model.num_groups} groups, {len(setting.seeds)} seeds. Running "
+        f"statistics keep 0.9 of the old from worker to worker. Cut: {cuts}"
     )
 
 
