@@ -74,20 +74,13 @@ def claims(nets: Sequence[Net]) -> tuple[Claim, ...]:
     slow = "Around a deep residual network the loss rises more slowly than around the plain one of its depth."
     steep = "Depth makes the surface of plain networks steeper, and that of residual ones less so."
     curved = "The slice around a deep plain network curves downwards in more places."
+    rises = f"{_told('half_width', *nets)} Deep to shallow: {told}."
+    slower = beyond_spread(deep.of("half_width"), deep_plain.of("half_width"))
+    more = beyond_spread(deep_plain.of("negative"), deep.of("negative"))
     return (
-        Claim(
-            slow,
-            _told("half_width", deep_plain, deep),
-            beyond_spread(deep.of("half_width"), deep_plain.of("half_width")),
-        ),
-        Claim(
-            steep,
-            f"{_told('half_width', *nets)} Deep to shallow: {told}.",
-            beyond_spread(shares["residual"], shares["plain"]),
-        ),
-        Claim(
-            curved, _told("negative", deep_plain, deep), beyond_spread(deep_plain.of("negative"), deep.of("negative"))
-        ),
+        Claim(slow, _told("half_width", deep_plain, deep), slower),
+        Claim(steep, rises, beyond_spread(shares["residual"], shares["plain"])),
+        Claim(curved, _told("negative", deep_plain, deep), more),
     )
 
 
