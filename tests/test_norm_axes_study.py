@@ -21,7 +21,7 @@ def setting(tmp_path) -> Setting:
 
 def test_batch_norm_shares_statistics_within_a_worker_and_the_rate_is_linear_in_its_images(setting) -> None:
     large, small = config_of(setting, "batch", 32), config_of(setting, "batch", 2)
-    assert (large.train.batch_size, small.train.batch_size) == (128, 8)
+    assert (large.train.batch_size, small.train.batch_size) == (64, 4)
     assert (large.model.virtual_batch_size, small.model.virtual_batch_size) == (32, 2)
     assert large.optim.peak_lr == pytest.approx(16 * small.optim.peak_lr)
     assert large.train.epochs == small.train.epochs

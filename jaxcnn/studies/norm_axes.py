@@ -9,7 +9,7 @@ from jaxcnn.inspection.norm_axes import draw_cube, formula_sets, measured_sets
 from jaxcnn.models.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from jaxcnn.studies.findings import Claim, Findings, Table
 from jaxcnn.studies.panels import draw_spreads, finish
-from jaxcnn.studies.setting import HE_2015, Setting, rate
+from jaxcnn.studies.setting import AS_THEY_ARE, HE_2015, Setting, rate
 from jaxcnn.studies.spread import Spread, beyond_spread
 
 SHAPE = (4, 2, 2, 6)
@@ -17,8 +17,8 @@ SHAPE = (4, 2, 2, 6)
 ELEMENT = (0, 1, 1, 0)
 """Which of its values the cubes show."""
 CUBES = {"batch": BatchNorm(), "layer": LayerNorm(), "instance": InstanceNorm(), "group": GroupNorm(2)}
-WORKERS = 4
-"""Over which each batch is divided: batch norm takes the statistics of one worker's images, as in the paper's 8."""
+WORKERS = {"quick": 2, "cpu": 4, "paper": 8}
+"""Over which each batch is divided: batch norm takes the statistics of one worker's images, as on the paper's GPUs."""
 
 Norm = Any
 Tops = dict[Norm, dict[int, Spread]]
@@ -58,12 +58,12 @@ def config_of(setting: Setting, norm: Norm, size: int) -> TrainConfig:
         f"{norm}-{size}",
         ModelConfig(name=setting.pick(quick="resnet8", cpu="resnet8", paper="resnet20"), width=width, norm=norm,
                     num_groups=width // 4, virtual_batch_size=virtual),
-        epochs=setting.pick(quick=20, cpu=10, paper=100),
+        epochs=setting.pick(quick=15, cpu=10, paper=100),
         optim=rate(0.1 * size / 32),
-        batch_size=size * WORKERS,
-        augment=HE_2015,
-        per_class=setting.pick(quick=100, cpu=1000, paper=None),
-        every_epochs=setting.pick(quick=20, cpu=10, paper=5),
+        batch_size=size * WORKERS[setting.size],
+        augment=setting.pick(quick=AS_THEY_ARE, cpu=AS_THEY_ARE, paper=HE_2015),
+        per_class=setting.pick(quick=80, cpu=1000, paper=None),
+        every_epochs=setting.pick(quick=15, cpu=10, paper=5),
         clean=0,
     )  # fmt: skip
 
@@ -117,16 +117,16 @@ def _axes(sets: dict[str, np.ndarray], exact: dict[str, int]) -> Table:
 
 def _setup(setting: Setting, config: TrainConfig) -> str:
     cuts = setting.pick(
-        quick="1,000 digits of 14x14 pixels and a ResNet-8 instead of ImageNet and a ResNet-50.",
-        cpu="10,000 images of CIFAR-10 at 16x16 pixels and a ResNet-8 of 8 channels for ImageNet and a ResNet-50.",
-        paper="CIFAR-10 and a ResNet-20 instead of ImageNet and a ResNet-50.",
+        quick="800 digits of 14x14 pixels, as they are, and a ResNet-8 for ImageNet and a ResNet-50.",
+        cpu="10,000 images of CIFAR-10 at 16x16 pixels, as they are, and a ResNet-8 for ImageNet and a ResNet-50.",
+        paper="CIFAR-10, padded, cropped and flipped, and a ResNet-20 instead of ImageNet and a ResNet-50.",
     )
     return (
-        f"{WORKERS} workers of so many images each make a batch, and batch norm normalises those of a worker together "
-        "(`virtual_batch_size`), as on the 8 GPUs of the paper: so the batch of the gradient is four times that of the "
-        f"statistics. {config.train.epochs:g} epochs with each, SGD with Nesterov momentum 0.9 at 0.1 times images / "
-        f"32, pad, crop and flip, {config.model.num_groups} groups, {len(setting.seeds)} seeds. Running "
-        f"statistics keep 0.9 of the old from worker to worker. Cut: {cuts}"
+        f"{WORKERS[setting.size]} workers of so many images each make a batch, and batch norm normalises those of a "
+        "worker together (`virtual_batch_size`), as on the 8 GPUs of the paper: so the gradient's batch is larger than "
+        f"that of the statistics. {config.train.epochs:g} epochs with each, SGD with Nesterov momentum 0.9 at 0.1 times "
+        f"images / 32, {config.model.num_groups} groups, {len(setting.seeds)} seeds. Running statistics keep 0.9 of the "
+        f"old from worker to worker. Cut: {cuts}"
     )
 
 
