@@ -96,6 +96,8 @@ def draw_cube(axes: Any, cells: np.ndarray, element: tuple[int, int, int, int], 
     colours = np.where(cube, "#4477aaff", "#eeeeee22").astype(object)
     colours[place] = "#ee6677ff"
     axes.voxels(np.ones_like(cube), facecolors=colours, edgecolors="#88888866", linewidth=0.4)
-    axes.set(xlabel="C", ylabel="N", zlabel="H, W", xticks=(), yticks=(), zticks=(), title=title)
-    axes.set_box_aspect(cube.shape)
-    axes.invert_yaxis()
+    axes.set(xticks=(), yticks=(), zticks=(), title=title)
+    axes.set_xlabel("C", labelpad=-12)
+    axes.set_ylabel("N", labelpad=-12)
+    axes.set_zlabel("H, W", labelpad=-12)
+    axes.set_box_aspect(cube.shape, zoom=0.9)

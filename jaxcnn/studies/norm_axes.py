@@ -124,9 +124,9 @@ def _setup(setting: Setting, config: TrainConfig) -> str:
     return (
         f"{WORKERS[setting.size]} workers of so many images each make a batch, and batch norm normalises those of a "
         "worker together (`virtual_batch_size`), as on the 8 GPUs of the paper: so the gradient's batch is larger than "
-        f"that of the statistics. {config.train.epochs:g} epochs with each, SGD with Nesterov momentum 0.9 at 0.1 times "
-        f"images / 32, {config.model.num_groups} groups, {len(setting.seeds)} seeds. Running statistics keep 0.9 of the "
-        f"old from worker to worker. Cut: {cuts}"
+        f"that of the statistics. {config.train.epochs:g} epochs with each, SGD with Nesterov momentum 0.9 at 0.1 "
+        f"times images / 32, {config.model.num_groups} groups, {len(setting.seeds)} seeds. Running statistics keep "
+        f"0.9 of the old from worker to worker. Cut: {cuts}"
     )
 
 
