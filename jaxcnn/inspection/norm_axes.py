@@ -93,11 +93,13 @@ def draw_cube(axes: Any, cells: np.ndarray, element: tuple[int, int, int, int], 
     cube = cells.reshape(num, height * width, channels).transpose(2, 0, 1)  # [C, N, H·W]
     n, h, w, c = element
     place = (c, n, h * width + w)
-    colours = np.where(cube, "#4477aaff", "#eeeeee22").astype(object)
-    colours[place] = "#ee6677ff"
-    axes.voxels(np.ones_like(cube), facecolors=colours, edgecolors="#88888866", linewidth=0.4)
+    colours = np.where(cube, "#4477aa", "#eeeeee").astype(object)
+    colours[place] = "#ee6677"
+    # Two calls: in one, faces between a cell that is seen through and one that is not would be left out.
+    axes.voxels(~cube, facecolors="#eeeeee18", edgecolors="#88888855", linewidth=0.4)
+    axes.voxels(cube, facecolors=colours, edgecolors="#ffffff88", linewidth=0.4)
     axes.set(xticks=(), yticks=(), zticks=(), title=title)
     axes.set_xlabel("C", labelpad=-12)
     axes.set_ylabel("N", labelpad=-12)
     axes.set_zlabel("H, W", labelpad=-12)
-    axes.set_box_aspect(cube.shape, zoom=0.9)
+    axes.set_box_aspect(cube.shape, zoom=0.8)
