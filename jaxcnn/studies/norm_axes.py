@@ -16,12 +16,12 @@ SHAPE = (4, 2, 2, 6)
 """Of the map that is perturbed: N, H, W, C."""
 ELEMENT = (0, 1, 1, 0)
 """Which of its values the cubes show."""
-CUBES = {"batch": BatchNorm(), "layer": LayerNorm(), "instance": InstanceNorm(), "group": GroupNorm(2)}
+CUBES: dict[str, Any] = {"batch": BatchNorm(), "layer": LayerNorm(), "instance": InstanceNorm(), "group": GroupNorm(2)}
 WORKERS = {"quick": 2, "cpu": 4, "paper": 8}
 """Over which each batch is divided: batch norm takes the statistics of one worker's images, as on the paper's GPUs."""
 
-Norm = Any
-Tops = dict[Norm, dict[int, Spread]]
+Tops = dict[Any, dict[int, Spread]]
+"""Top-1 by norm and by images a worker."""
 
 
 def study(setting: Setting) -> Findings:
@@ -50,7 +50,7 @@ def study(setting: Setting) -> Findings:
     )
 
 
-def config_of(setting: Setting, norm: Norm, size: int) -> TrainConfig:
+def config_of(setting: Setting, norm: Any, size: int) -> TrainConfig:
     """Returns the config of a network with so many images a worker; the learning rate is linear in them."""
     width = setting.pick(quick=8, cpu=8, paper=16)
     virtual = size if norm == "batch" else None
@@ -71,7 +71,7 @@ def config_of(setting: Setting, norm: Norm, size: int) -> TrainConfig:
 def claims(tops: Tops, exact: dict[str, int]) -> tuple[Claim, ...]:
     """Returns what holds of the axes, and of the largest number of images beside the smallest."""
     count, (large, *_, small) = int(np.prod(SHAPE)), tops["batch"]
-    drops = {norm: Spread.of(np.subtract(by[large].values, by[small].values)) for norm, by in tops.items()}
+    drops = {norm: Spread.of(list(np.subtract(by[large].values, by[small].values))) for norm, by in tops.items()}
     told = {
         norm: f"{norm} {by[large].percent()} at {large}, {by[small].percent()} at {small}" for norm, by in tops.items()
     }

@@ -86,7 +86,7 @@ def claims(nets: Sequence[Net]) -> tuple[Claim, ...]:
 
 def _shares(deep: Net, shallow: Net) -> Spread:
     """The half-width of the deep network as a part of that of the shallow one, by seed."""
-    return Spread.of(np.divide(deep.of("half_width").values, shallow.of("half_width").values))
+    return Spread.of(list(np.divide(deep.of("half_width").values, shallow.of("half_width").values)))
 
 
 def _told(figure: str, *nets: Net) -> str:
