@@ -30,8 +30,8 @@ def slices(job: Job, state: TrainState) -> dict[str, Any]:
 
 
 def coarse_slices(job: Job, state: TrainState) -> dict[str, Any]:
-    """Returns `measured_slices` of 128 images, 9 x 9 points and 4 lines: a measure of `Trials.run`."""
-    return measured_slices(job, state, num_images=128, side=9, num_lines=4)
+    """Returns `measured_slices` of 128 images, 9 x 9 points and 8 lines: a measure of `Trials.run`."""
+    return measured_slices(job, state, num_images=128, side=9, num_lines=8)
 
 
 def measured_slices(job: Job, state: TrainState, *, num_images: int, side: int, num_lines: int) -> dict[str, Any]:

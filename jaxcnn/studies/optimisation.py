@@ -55,11 +55,11 @@ def _net(setting: Setting, kind: str, depth: int, width: int) -> Net:
     config = setting.config(
         f"{kind}-{depth}",
         ModelConfig(name="resnet20", stage_sizes=((depth - 2) // 6,) * 3, width=width, block=BLOCKS[kind]),
-        epochs=setting.pick(quick=15, cpu=12, paper=164),
+        epochs=setting.pick(quick=15, cpu=64, paper=164),
         optim=rate(0.1),
         batch_size=setting.pick(quick=32, cpu=128, paper=128),
-        per_class=setting.pick(quick=60, cpu=None, paper=None),
-        every_epochs=setting.pick(quick=15, cpu=4, paper=10),
+        per_class=setting.pick(quick=60, cpu=500, paper=None),
+        every_epochs=setting.pick(quick=15, cpu=16, paper=10),
         clean=0,
     )
     measure = coarse_slices if setting.size == "quick" else slices
@@ -113,7 +113,7 @@ def _setup(setting: Setting, nets: Sequence[Net], width: int) -> str:
     trial, first = nets[0].trials[0], nets[0].trials[0].measured
     cuts = setting.pick(
         quick="600 digits of 14x14 pixels, other depths and 4 channels instead of CIFAR-10 and 16.",
-        cpu="20,000 images of 16x16 pixels for 50,000 of 32x32; 8 channels for 16; 12 epochs for 300.",
+        cpu="5,000 images of 16x16 pixels for 50,000 of 32x32; 8 channels for 16; 64 epochs for 300.",
         paper="164 epochs for 300, on a cosine; slices have 512 images for 50,000.",
     )
     return (
