@@ -108,7 +108,11 @@ def draw_slice(axes: Any, trial: Trial, title: str, levels: Sequence[float]) -> 
     filled = axes.contourf(places, places, grid.T, levels=levels, cmap="cividis")
     axes.contour(places, places, grid.T, levels=levels, colors="white", linewidths=0.4)
     axes.plot(0, 0, "o", color="#ee6677", markersize=4)
-    axes.set(title=title, aspect="equal", xlabel="first direction", ylabel="second direction")
+    ticks = (-EXTENT, 0, EXTENT)
+    axes.set(
+        title=title, aspect="equal", xlabel="first direction", ylabel="second direction", xticks=ticks, yticks=ticks
+    )
+    axes.label_outer()
     return filled
 
 

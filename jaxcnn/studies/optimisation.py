@@ -44,7 +44,7 @@ def study(setting: Setting) -> Findings:
         tables=(_table(nets),),
         claims=claims(nets),
         draw=lambda figure: draw(figure, nets, math.log(classes)),
-        size=(12.0, 7.6),
+        size=(12.0, 6.8),
         description="Left: the training loss around the weights (red) of the first seed along two random directions; "
         "at 1 the noise in a filter is as large as the filter. Right: the loss along single directions, mean of "
         "directions and seeds, and how far out it has come half of the way to chance.",
@@ -132,13 +132,14 @@ def draw(figure: Any, nets: Sequence[Net], chance: float) -> None:
     maps, levels = left.subplots(2, 2, sharex=True, sharey=True), np.linspace(0, 1.5 * chance, 16).tolist()
     for axes, net in zip(maps.flat, nets, strict=True):
         filled = draw_slice(axes, net.trials[0], net.name, levels)
-    left.colorbar(filled, ax=maps, label="cross-entropy (nats)", shrink=0.8)
+    left.colorbar(filled, ax=maps, label="cross-entropy (nats)", shrink=0.8, format="%.1f")
     lines, widths = right.subplots(2, 1)
     for place, (net, colour) in enumerate(zip(nets, COLOURS, strict=False)):
         draw_lines(lines, net.trials, colour, net.name)
         values = net.of("half_width").values
         widths.plot(values, [place] * len(values), "o", color=colour, alpha=0.7)
     lines.axhline(chance, color="#777777", linestyle=":", label="chance")
-    finish(lines, xlabel="distance along a direction", ylabel="cross-entropy (nats)", ylim=(0, 2 * chance))
+    finish(lines, xlabel="distance along a direction", ylabel="cross-entropy (nats)", ylim=(0, 2 * chance),
+           xticks=(-1, -0.5, 0, 0.5, 1))  # fmt: skip
     finish(widths, xlabel="half-width", yticks=range(len(nets)), yticklabels=[net.name for net in nets], xlim=(0, None))
     widths.invert_yaxis()
