@@ -64,3 +64,10 @@ def test_the_study_tells_what_was_measured_of_norms_and_trials(setting, monkeypa
     assert [claim.supported for claim in findings.claims] == [True, True, True, True]
     files = write_findings(findings, tmp_path)
     assert {"norm-axes.csv", "norm-axes_axes.csv", "norm-axes.png"} <= set(files)
+
+
+def test_images_are_resized_by_size_unless_the_data_say_how_large_they_are(setting) -> None:
+    assert setting.resized(quick=14, cpu=16, paper=None).data.image_size == 8
+    stored = Setting("cpu", DataConfig(), (0,), setting.trials)
+    assert stored.resized(quick=14, cpu=16, paper=None).data == DataConfig(image_size=16)
+    assert stored.resized(quick=14, cpu=None, paper=None).data == DataConfig()
