@@ -1,5 +1,6 @@
 """In which size and on which data a study is run."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,6 +57,11 @@ class Setting:
         """Returns the value of this size: `setting.pick(quick=2, cpu=10, paper=160)`."""
         return by_size[self.size]
 
+    def resized(self, **side_by_size: int | None) -> "Setting":
+        """Returns the same with images of so many pixels a side, unless the data name their own; none: as stored."""
+        side = self.data.image_size or self.pick(**side_by_size)
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, image_size=side))
+
     def config(
         self,
         name: str,
@@ -105,7 +111,5 @@ def rate(peak_lr: float, *, weight_decay: float = 1e-4, momentum: float = 0.9) -
 
 
 def _fewer(data: DataConfig, per_class: int) -> DataConfig:
-    import dataclasses
-
     most = per_class if data.per_class is None else min(per_class, data.per_class)
     return dataclasses.replace(data, per_class=most)
