@@ -103,7 +103,7 @@ def _by_fan(stds: Stds, laws: dict[tuple[str, Way], list[Law]]) -> Table:
                          kept.mean, kept.std, kept.mean**2 * layer.fan(way), constant.mean, power.mean))  # fmt: skip
     head = ("activation", "way", "kernel", "fan", "std kept", "std over seeds", "std² · fan", "constant", "exponent")
     return Table("law", "The std of a kernel at which activation and convolution keep the variance, measured, and "
-                 "the law fitted to all: std = sqrt(constant / fan), or a power of fan.", head, tuple(rows))  # fmt: skip
+                 "the law fitted to all: std = sqrt(constant / fan), or a power.", head, tuple(rows))  # fmt: skip
 
 
 def _claims(
