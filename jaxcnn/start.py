@@ -14,6 +14,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.network import Network, load_variables
 from jaxcnn.paths import GlobRule, flatten
 from jaxcnn.run_folder import RunFolder, is_run
+from jaxcnn.runtime import drawing_options
 from jaxcnn.weights.files import Hints, Weights, read_weights
 from jaxcnn.weights.imported_run import is_numbered
 from jaxcnn.weights.importer import Fitted, filled, fit
@@ -35,7 +36,7 @@ def initial_variables(
       InputError: `init_from` does not fit the network. A head for other classes is no error: it starts anew.
     """
     image = jnp.zeros((1, *network.preprocessing.image_shape), jnp.float32)
-    drawn = jax.jit(network.model.init)(jax.random.key(config.seed), image)
+    drawn = jax.jit(network.model.init, compiler_options=drawing_options())(jax.random.key(config.seed), image)
     head = {**drawn["params"]["head"], **_head(config.model.head_init, drawn["params"]["head"], class_counts)}
     variables = {"params": {**drawn["params"], "head": head}, "batch_stats": drawn.get("batch_stats", {})}
     if config.init_from is None:

@@ -5,12 +5,13 @@ had from the modules as they are (`nn.intercept_methods`), so any flax module ca
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxcnn.models.conv import Unevaluated
 
@@ -71,6 +72,48 @@ def tapped(
     with nn.intercept_methods(look):
         logits, new = model.apply(variables, x, train=train, rngs=rngs, mutable=["batch_stats"])
     return Tapped(logits, inputs, new.get("batch_stats", {}))
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The gradients of an objective, beside the pass that they belong to.
+
+    Attributes:
+      seen: the pass.
+      inputs: with respect to the input of each layer that has a kernel, by its path, in the order of the pass.
+      params: with respect to the parameters, a tree of their form.
+    """
+
+    seen: Tapped
+    inputs: OrderedDict[str, jax.Array]
+    params: Any
+
+
+jax.tree_util.register_dataclass(Backward, data_fields=["seen", "inputs", "params"], meta_fields=[])
+
+
+def backward(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    x: jax.Array,
+    objective: Callable[[Any], jax.Array],
+    *,
+    train: bool = False,
+    rngs: Any = None,
+) -> Backward:
+    """Returns a pass as `tapped` with the gradients of objective(logits), a scalar. What is not used is not computed
+    under jit.
+    """
+
+    def forward(params: Any, shifts: Any) -> Any:
+        seen = tapped(model, {**variables, "params": params}, x, train=train, rngs=rngs, shifts=shifts)
+        return objective(seen.logits), seen
+
+    params = variables["params"]
+    given = jax.eval_shape(forward, params, {})[1].inputs
+    zeros = {path: jnp.zeros(one.shape, one.dtype) for path, one in given.items()}
+    (by_param, by_input), seen = jax.grad(forward, argnums=(0, 1), has_aux=True)(params, zeros)
+    return Backward(seen, OrderedDict((path, by_input[path]) for path in given), by_param)
 
 
 def unscanned(model: Any) -> Any:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn.models.taps import tapped, unscanned
+from jaxcnn.models.taps import backward, tapped, unscanned
 from jaxcnn.paths import flatten
 from jaxcnn.training.losses import Targets
 from jaxcnn.training.partition import partition_variables
@@ -49,18 +49,20 @@ def profile(subject: Subject) -> Profile:
     moving, frozen = partition_variables(subject.variables, subject.frozen)
     low, high = _BOUNDS.get(subject.activation, (-np.inf, np.inf))
 
-    def forward(params: Any, shifts: Any, images: Any, labels: Any) -> Any:
-        variables = merge_variables({**moving, "params": params}, frozen)
-        key = jax.random.key(subject.seed)
-        x = subject.normalise(images)
-        seen = tapped(model, variables, x, train=True, rngs={"dropout": key}, shifts=shifts)
-        return jnp.mean(subject.loss(seen.logits, Targets(labels))), seen.inputs
-
     @compiled
     def figures(params: Any, images: Any, labels: Any) -> Any:
-        inputs = jax.eval_shape(forward, params, {}, images, labels)[1]
-        zeros = {path: jnp.zeros(given.shape, given.dtype) for path, given in inputs.items()}
-        (grads, by_input), inputs = jax.grad(forward, argnums=(0, 1), has_aux=True)(params, zeros, images, labels)
+        variables = merge_variables({**moving, "params": params}, frozen)
+        rngs = {"dropout": jax.random.key(subject.seed)}
+        found = backward(
+            model,
+            variables,
+            subject.normalise(images),
+            lambda logits: jnp.mean(subject.loss(logits, Targets(labels))),
+            train=True,
+            rngs=rngs,
+        )
+        inputs, by_input = found.seen.inputs, found.inputs
+        grads = partition_variables({"params": found.params}, subject.frozen)[0]["params"]
         begun = optimizer.init(params)
         updates, decays = (optimizer.update(g, begun, params)[0] for g in (grads, jax.tree.map(jnp.zeros_like, grads)))
         one: Any = OrderedDict()
