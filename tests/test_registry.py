@@ -65,6 +65,19 @@ def test_the_plain_twin_has_the_parameters_of_the_network_without_projections(na
     assert plain == count(ModelConfig(name=name, shortcut="pad"))
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes", "other"),
+    [("resnet20", (9, 9, 9), "resnet56"), ("resnet18", (3, 4, 6, 3), "resnet34"), ("vgg11", (2, 2, 3, 3, 3), "vgg16")],
+)
+def test_with_the_stages_of_another_depth_a_network_is_that_one(name, sizes, other):
+    assert count(ModelConfig(name=name, stage_sizes=sizes)) == count(ModelConfig(name=other))
+
+
+def test_a_network_without_stages_is_refused():
+    with pytest.raises(InputError, match="stage_sizes"):
+        check(ModelConfig(stage_sizes=()), "here")
+
+
 def test_v1_has_the_parameters_of_v15():
     assert count(ModelConfig(name="resnet50", bottleneck_stride="1x1"), LARGE, 1000) == 25_557_032
     assert build_model(ModelConfig(name="resnet50", bottleneck_stride="1x1"), LARGE, 10).backbone.stride_first

@@ -92,11 +92,11 @@ class Findings:
 
 
 def as_text(cell: Cell) -> str:
-    """Returns a cell as tables show it."""
+    """Returns a cell as tables in Markdown show it."""
     if cell is None:
         return "-"
     if isinstance(cell, bool | str | int):
-        return str(cell)
+        return str(cell).replace("|", "\\|")
     return f"{float(cell):.4g}"
 
 

@@ -1,0 +1,129 @@
+"""Findings of studies as files, and the command that makes them; the study is a made-up one."""
+
+import csv
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.cli import main
+from jaxcnn.studies.catalogue import STUDIES
+from jaxcnn.studies.findings import Claim, Findings, Table
+from jaxcnn.studies.rendering import as_markdown, write_findings
+
+CLAIMS = (
+    Claim("Up is above down.", "2 against 1", True),
+    Claim("Down is above up.", "1 against 2", False),
+    Claim("It depends.", "one seed has no spread", None),
+)
+
+
+def draw(figure) -> None:
+    figure.subplots().plot([1, 2], [3, 4])
+
+
+def findings(claims=CLAIMS) -> Findings:
+    main_table = Table(
+        "main", "By seed.", ("seed", "top1", "note"), ((0, np.float32(0.5), "a|b"), (1, 0.123456789, None))
+    )
+    return Findings(
+        study="made-up",
+        question="What is up?",
+        setup="Nothing was cut.",
+        tables=(main_table, Table("more", "More.", ("x",), ((np.int64(3),),))),
+        claims=claims,
+        draw=draw,
+        description="A line.",
+        details={"extra": np.float64(2.5)},
+    )
+
+
+def test_files_hold_the_findings_in_four_forms(tmp_path) -> None:
+    files = write_findings(findings(), tmp_path / "out", "made by hand")
+    assert set(files) == {"made-up.csv", "made-up_more.csv", "made-up.json", "made-up.png", "made-up.md"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(files)
+    rows = list(csv.reader((tmp_path / "out" / "made-up.csv").read_text().splitlines()))
+    assert rows == [["seed", "top1", "note"], ["0", "0.5", "a|b"], ["1", "0.123456789", ""]]
+    held = json.loads((tmp_path / "out" / "made-up.json").read_text())
+    assert held["tables"]["more"] == [{"x": 3}]
+    assert held["extra"] == 2.5
+    assert [claim["verdict"] for claim in held["claims"]] == ["supported", "not supported", "undecided"]
+    assert Image.open(files["made-up.png"]).size[0] > 500
+
+
+def test_markdown_has_verdicts_tables_figure_and_how_to_repeat_it() -> None:
+    text = as_markdown(findings(), "made by hand")
+    assert "**Up is above down.** Supported: 2 against 1" in text
+    assert "**Down is above up.** Not supported: 1 against 2" in text
+    assert "**It depends.** Undecided: one seed has no spread" in text
+    assert "| seed | top1 | note |\n| --- | ---: | ---: |\n| 0 | 0.5 | a\\|b |\n| 1 | 0.1235 | - |" in text
+    assert "![A line.](made-up.png)" in text
+    assert text.endswith("made by hand\n")
+    assert "made-up.png" not in as_markdown(findings(), with_figure=False)
+
+
+def test_a_row_that_does_not_fit_its_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        Table("t", "", ("a", "b"), ((1,),))
+
+
+@pytest.fixture
+def made_up(monkeypatch):
+    """The settings that the made-up study was run in."""
+    seen = []
+
+    def study(setting):
+        seen.append(setting)
+        return findings()
+
+    module = types.ModuleType("jaxcnn.studies.made_up")
+    module.study = study
+    monkeypatch.setitem(sys.modules, "jaxcnn.studies.made_up", module)
+    monkeypatch.setitem(STUDIES, "made-up", "nothing")
+    return seen
+
+
+def test_the_command_writes_the_findings_of_a_study_of_the_size_and_seeds_that_are_asked(
+    made_up, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "made-up"]) == 0
+    text = capsys.readouterr().out
+    assert "Supported: 2 against 1" in text
+    assert (tmp_path / "runs/studies/made-up-quick/made-up.png").is_file()
+    data = ["--data.data-dir", "elsewhere"]
+    assert main(["study", "made-up", "--size", "cpu", "--seeds", "2", "--out", "x", "--json", *data]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["size"] == "cpu"
+    assert report["files"]["made-up.csv"] == "x/made-up.csv"
+    quick, cpu = made_up
+    assert (quick.size, quick.seeds, quick.data.name) == ("quick", (0, 1, 2), "mnist5k")
+    assert (cpu.size, cpu.seeds, cpu.data.name, cpu.data.data_dir) == ("cpu", (0, 1), "cifar10", "elsewhere")
+    assert cpu.data.train_split == "train[:20000]"
+
+
+def test_other_data_are_taken_as_they_are(made_up, tmp_path) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["study", "made-up", "--size", "cpu", *out, "--data.name", "fashion_mnist"]) == 0
+    assert (made_up[0].data.name, made_up[0].data.train_split) == ("fashion_mnist", None)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["norm-axis"], "did you mean 'norm-axes'"),
+        (["made-up", "--seeds", "0"], "--seeds 0: at least 1"),
+        (["made-up", "--out", "{file}/x"], "--out"),
+        (["made-up", "--data.per-class", "0"], "per_class"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(made_up, argv, told, tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["study", *(part.format(file=tmp_path / "file") for part in argv)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert told in error
+    assert not made_up
