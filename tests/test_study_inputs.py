@@ -71,12 +71,14 @@ def test_augmentation_that_is_no_use_is_said_to_be_none() -> None:
     assert list(claims.values()) == [False, False, False, False]
 
 
-def test_of_digits_mirror_images_are_held_against_shifts() -> None:
+@pytest.mark.parametrize(("with_flips", "spoils"), [(0.6, True), (0.75, False)])
+def test_of_digits_shifts_are_held_against_shifts_with_mirror_images(with_flips, spoils) -> None:
+    top1 = {**TOP1, "crop-flip": (with_flips, 0.1)}
     _, trials, claims = found(
-        augmentation.study, lambda label, config: (*TOP1.get(label, (0.55, 0.35)), [1.0]), DataConfig()
+        augmentation.study, lambda label, config: (*top1.get(label, (0.55, 0.35)), [1.0]), DataConfig()
     )  # fmt: skip
-    (mirrored,) = [verdict for statement, verdict in claims.items() if statement.startswith("Mirror images are worth")]
-    assert mirrored
+    (verdict,) = [verdict for statement, verdict in claims.items() if "mirror images spoil" in statement]
+    assert verdict is spoils
     assert trials.asked["together"][0].augment.flip.prob == 0.0
 
 
