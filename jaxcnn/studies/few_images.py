@@ -1,23 +1,15 @@
 """A pretrained start against none, from few images a class: frozen, fine-tuned, from scratch."""
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxcnn.config import ModelConfig, TrainConfig
-from jaxcnn.config_reader import to_json
-from jaxcnn.errors import InputError
-from jaxcnn.job import Job
-from jaxcnn.run_folder import is_run
+from jaxcnn.config import ModelConfig
 from jaxcnn.studies.setting import Setting, rate
 from jaxcnn.studies.spread import Spread
 from jaxcnn.studies.stage_probes import PRETRAINED, RANDOM, Probed, Weighed
-from jaxcnn.training.state import TrainState
-from jaxcnn.weights.imported_run import write_run
 
 FROZEN, TUNED, SCRATCH, CONTROL = "frozen", "fine-tuned", "from scratch", "frozen, random"
 BATCH, TUNING_RATE, SCRATCH_RATE = 50, 0.01, 0.05
@@ -29,43 +21,6 @@ class Few:
 
     count: int | None
     top1: dict[str, Spread]
-
-
-@dataclass(frozen=True)
-class Keeper:
-    """Writes trained networks as runs, so that others start from them."""
-
-    folder: Path
-
-    def place(self, config: TrainConfig) -> Path:
-        """Returns where the run of a config goes."""
-        key = hashlib.sha256(to_json(config).encode()).hexdigest()[:10]
-        return self.folder / f"{config.name}-{config.seed}-{key}"
-
-    def write(self, job: Job, state: TrainState) -> dict[str, Any]:
-        """A `trials.Measure`: writes the run, where it is not there yet."""
-        place, network = self.place(job.config), job.network
-        if not is_run(place):
-            origin = {"study": job.config.name, "data": network.class_names}
-            write_run(place, job.config, network.class_names, network.preprocessing, state.variables, origin)
-        return {}
-
-
-def pretrained(setting: Setting, config: TrainConfig) -> list[str]:
-    """Returns the runs of a config, a seed each, which are trained where that was not done before.
-
-    Raises:
-      InputError: a run that was trained before has been removed.
-    """
-    if setting.trials.folder is None:
-        raise ValueError("networks that others start from are kept in a folder")
-    keeper = Keeper(setting.trials.folder.parent / "networks")
-    setting.trials.run(config.name, config, setting.seeds, keeper.write)
-    places = [keeper.place(dataclasses.replace(config, seed=seed)) for seed in setting.seeds]
-    for place in places:
-        if not is_run(place):
-            raise InputError(f"{place} is gone: remove {setting.trials.folder / config.name}-*.json too")
-    return [str(place) for place in places]
 
 
 def from_few(

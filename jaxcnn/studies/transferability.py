@@ -8,9 +8,10 @@ held against fine-tuning it, and against training from nothing.
 from collections.abc import Sequence
 
 from jaxcnn.studies import few_images as methods
-from jaxcnn.studies.few_images import Few, Trained, from_few, pretrained
+from jaxcnn.studies.few_images import Few, Trained, from_few
 from jaxcnn.studies.findings import Claim, Findings
-from jaxcnn.studies.setting import AS_THEY_ARE, HE_2015, Setting, rate
+from jaxcnn.studies.pretraining import EPOCHS, pretrained, source_config
+from jaxcnn.studies.setting import Setting
 from jaxcnn.studies.spread import Spread, beyond_spread
 from jaxcnn.studies.stage_probes import PRETRAINED, RANDOM, Found, Probed, best_point, weighed
 from jaxcnn.studies.transfer_report import Curve, draw, few_table, points_table
@@ -18,9 +19,6 @@ from jaxcnn.studies.transfer_tasks import Transfer, short, task_name, transfer_o
 
 COUNTS = {"quick": (5, 20, 80), "cpu": (5, 20, 100, 500), "paper": (5, 20, 100, 500)}
 """Training images a class of the curve."""
-EPOCHS = {"quick": 5, "cpu": 15, "paper": 100}
-"""Of the training on the source."""
-SOURCE_BATCH = 64
 STEPS = {"quick": 100, "cpu": 300, "paper": 1000}
 """Of each training on few images."""
 
@@ -32,15 +30,9 @@ def study(setting: Setting, transfer: Transfer | None = None) -> Findings:
       InputError: data or weights that do not fit.
     """
     transfer = transfer or transfer_of(setting)
-    places, epochs = [transfer.init_from or ""], EPOCHS[setting.size]
+    places = [transfer.init_from or ""]
     if transfer.init_from is None:
-        assert transfer.source is not None
-        own = Setting(setting.size, transfer.source, setting.seeds, setting.trials)
-        flips = "mnist" not in transfer.source.name
-        config = own.config("source", transfer.model, epochs=epochs, every_epochs=epochs, optim=rate(0.1), clean=0,
-                            batch_size=SOURCE_BATCH,
-                            augment=HE_2015 if flips else AS_THEY_ARE)  # fmt: skip
-        places = pretrained(setting, config)
+        places = pretrained(setting, source_config(setting, transfer))
     first = weighed(places, transfer.model, transfer.targets[0], setting.seeds)
     curves, targets = [], []
     if transfer.source is not None:
@@ -58,7 +50,7 @@ def study(setting: Setting, transfer: Transfer | None = None) -> Findings:
     return Findings(
         study="transferability",
         question="What is each stage of a pretrained network good for, on its own task and on another?",
-        setup=_setup(setting, transfer, best, epochs, target),
+        setup=_setup(setting, transfer, best, target),
         tables=(points_table(target.points, curves), few_table(few)),
         claims=(*_claims_of_stages(target.points, curves), *_claims_of_few(few)),
         draw=lambda figure: draw(figure, target.points, curves, few),
@@ -72,9 +64,13 @@ def _curve(name: str, kind: str, is_source: bool, found: list[Found]) -> Curve:
     return Curve(name, kind, is_source, tuple(Spread.of([one[point][1] for one in found]) for point in found[0]))
 
 
-def _setup(setting: Setting, transfer: Transfer, best: dict[str, str], epochs: int, target: Probed) -> str:
+def _setup(setting: Setting, transfer: Transfer, best: dict[str, str], target: Probed) -> str:
     own = transfer.init_from is None
-    weights = f"trained on the source for {epochs} epochs, a network a seed" if own else short(transfer.init_from or "")
+    weights = (
+        f"trained on the source for {EPOCHS[setting.size]} epochs, a network a seed"
+        if own
+        else short(transfer.init_from or "")
+    )
     few = (
         f"From few images, other draws for each seed, batches of {methods.BATCH} at most: fine-tuned, all of the "
         f"network at {methods.TUNING_RATE}; from scratch at {methods.SCRATCH_RATE}; both {STEPS[setting.size]} steps, "
