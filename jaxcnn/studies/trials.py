@@ -169,7 +169,8 @@ class Trials:
             if len(job.phases) > 1:
                 raise ValueError(f"{label}: a trial has one phase")
             begun = time.perf_counter()
-            state = job.initial_state()
+            with quietly():
+                state = job.initial_state()
             if program is None:
                 program, measured_by = _compiled(job, state), job.measured
             compiled = time.perf_counter()
