@@ -175,7 +175,7 @@ def curves(source, near, random):
 def test_claims_on_stages_follow_from_the_probes(source, near, random, expected) -> None:
     claims = transferability._claims_of_stages(("early", "late"), curves(source, near, random))
     assert [claim.supported for claim in claims] == expected
-    assert "from early to late" in claims[0].numbers
+    assert "points from early to late: " in claims[0].numbers
 
 
 def test_claims_on_few_images_are_those_of_the_fewest_and_of_the_most() -> None:

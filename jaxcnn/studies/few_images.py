@@ -12,7 +12,7 @@ from jaxcnn.studies.spread import Spread
 from jaxcnn.studies.stage_probes import PRETRAINED, RANDOM, Probed, Weighed
 
 FROZEN, TUNED, SCRATCH, CONTROL = "frozen", "fine-tuned", "from scratch", "frozen, random"
-BATCH, TUNING_RATE, SCRATCH_RATE = 50, 0.01, 0.05
+BATCH, TUNING_RATE, SCRATCH_RATE = 50, 0.03, 0.1
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,8 @@ def _claims_of_stages(points: Sequence[str], curves: Sequence[Curve]) -> list[Cl
         if source is not None:
             claims.append(Claim(
                 f"Late stages are specific: the last one adds more to the task of the weights than to {curve.name}.",
-                f"from {points[-2]} to {points[-1]} {source.gain().text(100, '+.1f')} points on {source.name}, "
-                f"{curve.gain().text(100, '+.1f')} on {curve.name}.",
+                f"points from {points[-2]} to {points[-1]}: {source.gain().text(100, '.1f')} on {source.name}, "
+                f"{curve.gain().text(100, '.1f')} on {curve.name}.",
                 beyond_spread(source.gain(), curve.gain()),
             ))  # fmt: skip
         control = next(one for one in curves if one.kind == RANDOM and one.name == curve.name)
