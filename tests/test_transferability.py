@@ -121,6 +121,7 @@ def own(tmp_path_factory):
         yield setting, transfer, transferability.study(setting, transfer)
 
 
+@pytest.mark.slow
 def test_networks_are_trained_on_the_source_and_again_on_few_images_of_the_first_target(own) -> None:
     setting, _, findings = own
     points, few = findings.tables
@@ -135,6 +136,7 @@ def test_networks_are_trained_on_the_source_and_again_on_few_images_of_the_first
     assert all(claim.supported is not None for claim in findings.claims)
 
 
+@pytest.mark.slow
 def test_networks_that_are_there_are_not_trained_again(own, monkeypatch) -> None:
     setting, transfer, _ = own
     monkeypatch.setattr(setting.trials, "job", lambda *given: pytest.fail("trains again"))

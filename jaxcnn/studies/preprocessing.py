@@ -19,7 +19,7 @@ from jaxcnn.studies.trials import Trial
 
 NETWORKS = {"no norm": "o", "no norm, own rate": "^", "batch norm": "s"}
 """What is trained on each, and its marker."""
-RATE, OWN_RATES = 0.02, {"0 to 255": 1e-4, "0 to 1": 0.04}
+RATE, OWN_RATES = 0.02, {"0 to 255": 3e-4, "0 to 1": 0.04}
 """For all, and the best of those tried in factors of some 3 for these."""
 WINDOW, IMAGES = 8, 500
 """Steps over which the loss is averaged; images whose patches are looked at."""
