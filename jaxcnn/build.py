@@ -45,6 +45,7 @@ def build_job(
     run: RunFolder | None = None,
     splits: Splits | None = None,
     check: Callable[[int], None] = lambda total_steps: None,
+    preprocess: Preprocessing | None = None,
 ) -> Job:
     """Returns the run of a config, with its data read and placed; nothing of the run is written.
 
@@ -57,6 +58,8 @@ def build_job(
         once it has a checkpoint.
       splits: the data, for those who have them in Python; none: those that `config.data` names.
       check: called with the number of steps before features are computed: what the caller has to say against them.
+      preprocess: how images become the network's input, for those who know better than the data or the weights of
+        `init_from`; none: as these say.
 
     Raises:
       InputError: anything that does not fit: names, sizes, class counts, freeze globs, devices, data not prepared.
@@ -87,7 +90,7 @@ def build_job(
     elif start is not None:  # what the weights were trained with counts, not what the new images are like
         preprocessing = preprocessing_for(start.hints, shape, config.data.crop_share)
         LOG.info(f"mean and std of the images: those of init_from ({statistics_told(start.hints)})")
-    network = build_network(config, preprocessing, class_names)
+    network = build_network(config, preprocessing if preprocess is None else preprocess, class_names)
     _log_choices(config, network, splits, mesh)
     return _assemble(config, network, mesh, inputs, point, run, check)
 

@@ -69,7 +69,7 @@ def test_a_trial_has_a_figure_for_each_step_and_what_was_asked(trials) -> None:
 
 def test_what_was_trained_is_read_and_only_what_is_missing_is_trained(setting, config, trials, monkeypatch) -> None:
     again = Trials(setting.trials.folder)
-    monkeypatch.setattr(again, "job", lambda config: pytest.fail("trains again"))
+    monkeypatch.setattr(again, "job", lambda *given: pytest.fail("trains again"))
     assert again.run("tiny", config, (1, 0), num_measured) == [trials[1], trials[0]]
     assert "2 trials kept before" in again.told(1.0)
     with pytest.raises(pytest.fail.Exception, match="trains again"):
@@ -139,3 +139,25 @@ def test_spread_is_that_of_a_sample() -> None:
 )
 def test_groups_lie_apart_where_every_value_of_one_is_above_the_other(higher, lower, expected) -> None:
     assert beyond_spread(Spread.of(higher), Spread.of(lower)) is expected
+
+
+def test_a_given_preprocessing_is_trained_with_and_is_another_trial(setting, config, trials, monkeypatch) -> None:
+    own = setting.trials.job(config).network.preprocessing
+    given = replace(own, mean=(0.9,) * 3)
+    assert setting.trials.job(config, given).network.preprocessing == given
+    place = setting.trials._place
+    names = {place("tiny", config, num_measured, one) for one in (None, own, given)}
+    assert len(names) == 3
+    assert place("tiny", config, num_measured) == place("tiny", config, num_measured, None)
+    monkeypatch.setattr(setting.trials, "job", lambda *given: pytest.fail("trains again"))
+    with pytest.raises(pytest.fail.Exception, match="trains again"):
+        setting.trials.run("tiny", config, (0,), num_measured, given)
+
+
+def test_configs_of_other_draws_share_a_program(setting, config) -> None:
+    each = [
+        replace(config, seed=seed, data=replace(SHAPES, per_class=12, per_class_draw=seed)) for seed in setting.seeds
+    ]
+    trials = setting.trials.run_each("draws", each)
+    assert [trial.seed for trial in trials] == [0, 1]
+    assert trials[0].objectives != trials[1].objectives

@@ -3,7 +3,7 @@
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def run(argv: Sequence[str], *, started: float) -> int:
         from jaxcnn.cli import study_transferability
 
         return study_transferability.run(argv, started=started)
-    options, rest = _parser(STUDIES).parse_known_args(list(argv))
+    options, rest = parser_of(STUDIES).parse_known_args(list(argv))
     names = list(STUDIES) if options.name == "all" else [options.name]
     for name in names:
         find_study(name)
@@ -41,13 +41,14 @@ def run(argv: Sequence[str], *, started: float) -> int:
     runtime.quiet_libraries()
     runtime.set_up_logging()
     runtime.enable_compilation_cache()
-    reports = [_study(name, options, data, rest) for name in names]
+    reports = [carry_out(name, options, data, find_study(name)) for name in names]
     if options.json:
         print(json.dumps(reports if options.name == "all" else reports[0]))
     return 0
 
 
-def _parser(studies: dict[str, str]) -> argparse.ArgumentParser:
+def parser_of(studies: dict[str, str]) -> argparse.ArgumentParser:
+    """Returns the options that all studies have."""
     rows = "\n".join(f"  {name:16s} {text}" for name, text in studies.items())
     parser = argparse.ArgumentParser(
         prog="jaxcnn study",
@@ -83,9 +84,9 @@ def _data(options: Any, rest: list[str]) -> DataConfig:
     return check(TrainConfig(data=given.data), "command line").data
 
 
-def _study(name: str, options: Any, data: DataConfig, rest: list[str]) -> dict[str, Any]:
+def carry_out(name: str, options: Any, data: DataConfig, study: Callable) -> dict[str, Any]:
+    """Runs a study, writes and tells what it found, and returns it as JSON takes it."""
     from jaxcnn.runtime import environment
-    from jaxcnn.studies.catalogue import find_study
     from jaxcnn.studies.rendering import as_markdown, write_findings
     from jaxcnn.studies.setting import Setting
     from jaxcnn.studies.trials import Trials
@@ -99,7 +100,7 @@ def _study(name: str, options: Any, data: DataConfig, rest: list[str]) -> dict[s
         raise InputError(f"--out {out}: {error.strerror}") from None
     begun = time.perf_counter()
     trials = Trials(out / "trials")
-    findings = find_study(name)(Setting(options.size, data, tuple(range(options.seeds)), trials))
+    findings = study(Setting(options.size, data, tuple(range(options.seeds)), trials))
     seconds = time.perf_counter() - begun
     machine = environment()
     footer = (

@@ -9,6 +9,7 @@ layer of a network in this way, with SGD). scikit-learn's C is 1 / (penalty · N
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,16 +63,25 @@ def fit_probe(
     examples; with it all of them are fitted.
     """
     mean, scale = standardisation(features)
-    inputs = jnp.asarray((features - mean) / scale, jnp.float32)
-    targets = jnp.asarray(labels, jnp.int32)
-    held = held_out_mask(labels)
-    if not held.any():
-        penalty, accuracy = sorted(penalties)[len(penalties) // 2], float("nan")
-    else:
-        penalty, accuracy = _choose(inputs, targets, held, num_classes, sorted(penalties, reverse=True))
-    every = jnp.full(len(labels), 1 / len(labels))
-    kernel, bias = logistic_regression(inputs, targets, every, num_classes, penalty)
+    with _on_host():
+        inputs = jnp.asarray((features - mean) / scale, jnp.float32)
+        targets = jnp.asarray(labels, jnp.int32)
+        held = held_out_mask(labels)
+        if not held.any():
+            penalty, accuracy = sorted(penalties)[len(penalties) // 2], float("nan")
+        else:
+            penalty, accuracy = _choose(inputs, targets, held, num_classes, sorted(penalties, reverse=True))
+        every = jnp.full(len(labels), 1 / len(labels))
+        kernel, bias = logistic_regression(inputs, targets, every, num_classes, penalty)
     return Probe(mean, scale, np.asarray(kernel), np.asarray(bias), penalty, accuracy)
+
+
+def _on_host() -> Any:
+    """Computes on the CPU, if JAX has it: hundreds of steps of small kernels each are no work for an accelerator."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS names accelerators alone
+        return nullcontext()
 
 
 def standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,15 @@ import numpy as np
 
 from jaxcnn import mesh as meshes
 from jaxcnn.build import build_job
-from jaxcnn.config import DataConfig, TrainConfig
+from jaxcnn.config import DataConfig, Preprocessing, TrainConfig
 from jaxcnn.config_reader import to_json
-from jaxcnn.data import loader
-from jaxcnn.data.array_source import splits_from_arrays
-from jaxcnn.data.source import Source, Splits
+from jaxcnn.data.source import Splits
 from jaxcnn.data.sources import open_splits
 from jaxcnn.errors import InputError, Interrupted
 from jaxcnn.evaluation import evaluate
 from jaxcnn.job import Job
 from jaxcnn.runtime import compiler_options
+from jaxcnn.studies.reading import in_memory, quietly
 from jaxcnn.training.metrics import divide
 from jaxcnn.training.partition import trains_backbone
 from jaxcnn.training.state import TrainState
@@ -99,7 +97,14 @@ class Trials:
         self._splits: dict[DataConfig, Splits] = {}
         self._seconds, self._kept = 0.0, 0
 
-    def run(self, label: str, config: TrainConfig, seeds: Sequence[int], measure: Measure | None = None) -> list[Trial]:
+    def run(
+        self,
+        label: str,
+        config: TrainConfig,
+        seeds: Sequence[int],
+        measure: Measure | None = None,
+        preprocess: Preprocessing | None = None,
+    ) -> list[Trial]:
         """Returns the trials of a config, one a seed.
 
         Args:
@@ -107,19 +112,30 @@ class Trials:
           config: its own seed does not count.
           seeds: one program serves them all.
           measure: called with the job and the state after the last step.
+          preprocess: how images become the network's input; none: by the mean and std of the training images.
 
         Raises:
           InputError: the config does not fit its data.
           Interrupted: by Ctrl-C; what was trained is kept.
         """
-        configs = {seed: dataclasses.replace(config, seed=seed) for seed in seeds}
-        held = {seed: self._held(label, one, measure) for seed, one in configs.items()}
+        return self.run_each(label, [dataclasses.replace(config, seed=seed) for seed in seeds], measure, preprocess)
+
+    def run_each(
+        self,
+        label: str,
+        each: Sequence[TrainConfig],
+        measure: Measure | None = None,
+        preprocess: Preprocessing | None = None,
+    ) -> list[Trial]:
+        """Returns the trials of configs that may differ in seed, `init_from` and `data.per_class_draw`; as `run`."""
+        configs = {config.seed: config for config in each}
+        held = {seed: self._held(label, one, measure, preprocess) for seed, one in configs.items()}
         before = [trial for trial in held.values() if trial is not None]
         self._kept, self._seconds = self._kept + len(before), self._seconds + sum(trial.seconds for trial in before)
         missing = [seed for seed in configs if held[seed] is None]
         if missing:
             try:
-                for seed, trial in self._trained(label, [configs[seed] for seed in missing], measure):
+                for seed, trial in self._trained(label, [configs[seed] for seed in missing], measure, preprocess):
                     held[seed] = trial
             except KeyboardInterrupt:
                 place = "nothing is kept" if self.folder is None else f"what was trained is kept in {self.folder}"
@@ -132,28 +148,29 @@ class Trials:
             return f"{seconds:.0f} s"
         return f"{seconds + self._seconds:.0f} s, of which {self._seconds:.0f} s are of {self._kept} trials kept before"
 
-    def job(self, config: TrainConfig) -> Job:
+    def job(self, config: TrainConfig, preprocess: Preprocessing | None = None) -> Job:
         """Returns the job of a config, without a word; splits are read once for all jobs."""
         with quietly():
-            return build_job(config, splits=self.splits(config.data))
+            return build_job(config, splits=self.splits(config.data), preprocess=preprocess)
 
     def splits(self, data: DataConfig) -> Splits:
         """Returns the splits, decoded, in memory."""
         if data not in self._splits:
             with quietly():
-                self._splits[data] = _in_memory(open_splits(data), data)
+                self._splits[data] = in_memory(open_splits(data), data)
         return self._splits[data]
 
     def _trained(
-        self, label: str, configs: Sequence[TrainConfig], measure: Measure | None
+        self, label: str, configs: Sequence[TrainConfig], measure: Measure | None, preprocess: Preprocessing | None
     ) -> Iterator[tuple[int, Trial]]:
         program = None
         for config in configs:
-            job = self.job(config)
+            job = self.job(config, preprocess)
             if len(job.phases) > 1:
                 raise ValueError(f"{label}: a trial has one phase")
             begun = time.perf_counter()
-            state = job.initial_state()
+            with quietly():
+                state = job.initial_state()
             if program is None:
                 program, measured_by = _compiled(job, state), job.measured
             compiled = time.perf_counter()
@@ -161,22 +178,27 @@ class Trials:
             if measure is not None:
                 trial = dataclasses.replace(trial, measured=measure(job, state))
             job.feed.close()
-            self._keep(trial, config, measure)
+            self._keep(trial, self._place(label, config, measure, preprocess))
             what = f"validation {100 * trial.top1:.1f} %" if trial.finite else "not finite"
             LOG.info(f"{label}, seed {config.seed}: {what}; {trial.seconds:.1f} s after {compiled - begun:.1f} s")
             yield config.seed, trial
 
-    def _place(self, label: str, config: TrainConfig, measure: Measure | None) -> Path | None:
+    def _place(
+        self, label: str, config: TrainConfig, measure: Measure | None, preprocess: Preprocessing | None = None
+    ) -> Path | None:
         if self.folder is None:
             return None
         asked = "" if measure is None else f"{measure.__module__}.{measure.__qualname__}"
         if "<" in asked:
             raise ValueError(f"{asked}: a measure is a function of a module, so that its name says all of it")
-        key = hashlib.sha256(f"{VERSION} {asked} {to_json(config)}".encode()).hexdigest()[:10]
+        images = "" if preprocess is None else f" {preprocess}"
+        key = hashlib.sha256(f"{VERSION} {asked} {to_json(config)}{images}".encode()).hexdigest()[:10]
         return self.folder / f"{label}-{config.seed}-{key}.json"
 
-    def _held(self, label: str, config: TrainConfig, measure: Measure | None) -> Trial | None:
-        place = self._place(label, config, measure)
+    def _held(
+        self, label: str, config: TrainConfig, measure: Measure | None, preprocess: Preprocessing | None
+    ) -> Trial | None:
+        place = self._place(label, config, measure, preprocess)
         if place is None or not place.is_file():
             return None
         try:
@@ -187,8 +209,7 @@ class Trials:
             LOG.warning(f"warning: {place} is damaged: trained anew")
             return None
 
-    def _keep(self, trial: Trial, config: TrainConfig, measure: Measure | None) -> None:
-        place = self._place(trial.label, config, measure)
+    def _keep(self, trial: Trial, place: Path | None) -> None:
         if place is None:
             return
         try:
@@ -266,30 +287,3 @@ def _measured(job: Job, state: TrainState) -> dict[str, Any]:
 
 def _short(figures: dict[str, Any]) -> dict[str, float]:
     return {name: float(f"{float(figures[name]):.6g}") for name in ("loss", "top1")}
-
-
-def _in_memory(splits: Splits, data: DataConfig) -> Splits:
-    """The splits that studies use, decoded: training images, and those to measure on."""
-    shape = loader.input_shape(splits.train, data.image_size, data.channels)
-
-    def arrays(source: Source) -> tuple[np.ndarray, np.ndarray]:
-        read = loader.read_arrays(source, shape, data.crop_share, data.unreadable)
-        return np.asarray(read.images), np.asarray(read.labels)
-
-    made = splits_from_arrays(
-        arrays(splits.train), arrays(splits.validation), None, splits.train.class_names, splits.train.name
-    )
-    return Splits(
-        **{name: dataclasses.replace(split, is_cropped=True) for name, split in made.named().items()}, test=None
-    )
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """While it lasts, building says nothing: a study builds dozens of networks on the same data."""
-    before = LOG.level
-    LOG.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        LOG.setLevel(before)
