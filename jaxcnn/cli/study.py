@@ -104,8 +104,9 @@ def carry_out(name: str, options: Any, data: DataConfig, study: Callable) -> dic
     seconds = time.perf_counter() - begun
     machine = environment()
     footer = (
-        f"`jaxcnn study {name} --size {options.size} --seeds {options.seeds}`, {machine['device']}, "
-        f"jax {machine['versions']['jax']}: {trials.told(seconds)}."
+        f"`jaxcnn study {name} --size {options.size} --seeds {options.seeds}`, "
+        f"{', '.join(sorted(trials.devices)) or machine['device']}, jax {machine['versions']['jax']}: "
+        f"{trials.told(seconds)}."
     )
     try:
         files = write_findings(findings, out, footer)

@@ -59,6 +59,7 @@ class Trial:
       finite: whether it came to its end; if not, the figures are those of the last step that was finite.
       measured: what the study asked for.
       seconds: from the first step to the last figure, the program being compiled.
+      device: what it was trained on.
     """
 
     label: str
@@ -72,6 +73,7 @@ class Trial:
     finite: bool
     measured: dict[str, Any]
     seconds: float
+    device: str
 
     @property
     def top1(self) -> float:
@@ -96,6 +98,8 @@ class Trials:
         self.folder = folder
         self._splits: dict[DataConfig, Splits] = {}
         self._seconds, self._kept = 0.0, 0
+        self.devices: set[str] = set()
+        """What its trials were trained on."""
 
     def run(
         self,
@@ -140,7 +144,9 @@ class Trials:
             except KeyboardInterrupt:
                 place = "nothing is kept" if self.folder is None else f"what was trained is kept in {self.folder}"
                 raise Interrupted(f"interrupted; {place}: the same command goes on from there") from None
-        return [trial for trial in held.values() if trial is not None]
+        found = [trial for trial in held.values() if trial is not None]
+        self.devices |= {trial.device for trial in found}
+        return found
 
     def told(self, seconds: float) -> str:
         """Returns how long a study took, given its own `seconds`: what was read from disk counts as it did then."""
@@ -191,8 +197,10 @@ class Trials:
         asked = "" if measure is None else f"{measure.__module__}.{measure.__qualname__}"
         if "<" in asked:
             raise ValueError(f"{asked}: a measure is a function of a module, so that its name says all of it")
+        data = dataclasses.replace(config.data, data_dir=None, cache_dir=None)  # the same data, wherever they lie
+        what = to_json(dataclasses.replace(config, data=data))
         images = "" if preprocess is None else f" {preprocess}"
-        key = hashlib.sha256(f"{VERSION} {asked} {to_json(config)}{images}".encode()).hexdigest()[:10]
+        key = hashlib.sha256(f"{VERSION} {asked} {what}{images}".encode()).hexdigest()[:10]
         return self.folder / f"{label}-{config.seed}-{key}.json"
 
     def _held(
@@ -267,6 +275,7 @@ def _train(label: str, job: Job, program: Callable, state: TrainState) -> tuple[
         finite=finite,
         measured={},
         seconds=time.perf_counter() - begun,
+        device=job.mesh.devices.flat[0].device_kind,
     )
     return trial, state
 
