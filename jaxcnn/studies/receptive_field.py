@@ -34,7 +34,7 @@ def study(setting: Setting) -> Findings:
     names = setting.pick(quick=("vgg16", "resnet18", "resnet50"), cpu=all_names, paper=all_names)
     draws = setting.pick(quick=4, cpu=8, paper=8)
     networks = {
-        name: seen_at_initialisation(ModelConfig(name=name, width=4), None, setting.seeds[:1], draws, images=1)
+        name: seen_at_initialisation(ModelConfig(name=name, width=4), None, setting.seeds[:1], draws, 1, exactly=True)
         for name in names
     }
     blocks = setting.pick(quick=(2, 4, 8, 16), cpu=(2, 4, 8, 16, 32), paper=(2, 4, 8, 16, 32, 64))
@@ -124,9 +124,9 @@ def _setup(setting: Setting, draws: int, trained: list[Trained]) -> str:
     )
     return (
         "**Fields** are those of the traced programs of the live modules. They are measured by the gradient of the "
-        f"centre unit of each map with respect to the image, over {draws} draws of weights and images. The networks "
-        "have width 4 instead of 64, which changes no field. Batch norms are those of evaluation: statistics over a "
-        "batch or a map would let all pixels in.\n\n"
+        f"centre unit of each map with respect to the image, over {draws} draws of weights and images, on the CPU. "
+        "The networks have width 4 instead of 64, which changes no field. Batch norms are those of evaluation: "
+        "statistics over a batch or a map would let all pixels in.\n\n"
         f"**Growth**: plain 3x3 convolutions with ReLU, width {setting.pick(quick=8, cpu=16, paper=32)}, without norm, "
         "with Kaiming's weights.\n\n"
         f"**Training**: {run}, SGD at rate 0.1 with a cosine; top-1 "
