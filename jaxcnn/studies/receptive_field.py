@@ -34,7 +34,7 @@ def study(setting: Setting) -> Findings:
     names = setting.pick(quick=("vgg16", "resnet18", "resnet50"), cpu=all_names, paper=all_names)
     draws = setting.pick(quick=4, cpu=8, paper=8)
     networks = {
-        name: seen_at_initialisation(ModelConfig(name=name, width=4), None, setting.seeds[:1], draws, images=1)
+        name: seen_at_initialisation(ModelConfig(name=name, width=4), None, setting.seeds[:1], draws, 1, exactly=True)
         for name in names
     }
     blocks = setting.pick(quick=(2, 4, 8, 16), cpu=(2, 4, 8, 16, 32), paper=(2, 4, 8, 16, 32, 64))
@@ -56,9 +56,11 @@ def study(setting: Setting) -> Findings:
 
 
 def _plain(blocks: int, setting: Setting) -> Seen:
-    options = {"block": "plain", "norm": "none", "stem": "small", "width": 8}
-    config = ModelConfig(name="resnet20", stage_sizes=(blocks,), **options)  # type: ignore[arg-type]
-    return seen_at_initialisation(config, ("stage1",), setting.seeds, setting.pick(quick=16, cpu=64, paper=64), 4)[0]
+    width, draws, images = setting.pick(quick=(8, 16, 4), cpu=(16, 32, 2), paper=(32, 64, 2))
+    config = ModelConfig(
+        name="resnet20", stage_sizes=(blocks,), block="plain", norm="none", stem="small", width=width
+    )  # fmt: skip
+    return seen_at_initialisation(config, ("stage1",), setting.seeds, draws, images)[0]
 
 
 def _trained(setting: Setting) -> list[Trained]:
@@ -122,10 +124,11 @@ def _setup(setting: Setting, draws: int, trained: list[Trained]) -> str:
     )
     return (
         "**Fields** are those of the traced programs of the live modules. They are measured by the gradient of the "
-        f"centre unit of each map with respect to the image, over {draws} draws of weights and images. The networks "
-        "have width 4 instead of 64, which changes no field. Batch norms are those of evaluation: statistics over a "
-        "batch or a map would let all pixels in.\n\n"
-        "**Growth**: plain 3x3 convolutions with ReLU, width 8, without norm, with Kaiming's weights.\n\n"
+        f"centre unit of each map with respect to the image, over {draws} draws of weights and images, on the CPU. "
+        "The networks have width 4 instead of 64, which changes no field. Batch norms are those of evaluation: "
+        "statistics over a batch or a map would let all pixels in.\n\n"
+        f"**Growth**: plain 3x3 convolutions with ReLU, width {setting.pick(quick=8, cpu=16, paper=32)}, without norm, "
+        "with Kaiming's weights.\n\n"
         f"**Training**: {run}, SGD at rate 0.1 with a cosine; top-1 "
         f"{Spread.of([of.top1 for of in trained]).percent()}. Before training batch norms use the statistics of the "
         "images that are measured. That training widens what counts is Luo et al. 2016, section 3.\n\n"

@@ -1,6 +1,7 @@
 """What the study `receptive-field` measures: stacks of convolutions, maps at initialisation, maps after training."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,18 @@ from jaxcnn.studies.trials import Trial
 from jaxcnn.training.state import TrainState
 
 _IMAGES = 128  # on which a trained network is measured
+
+
+def on_cpu() -> AbstractContextManager[Any]:
+    """Returns a context in which JAX computes on the CPU, if there is one beside the accelerator.
+
+    A pixel out of reach has a gradient of exactly 0 in a direct convolution only: in the transforms that an accelerator
+    may choose (Winograd, FFT) rounding puts something there.
+    """
+    try:
+        return jax.default_device(jax.devices("cpu")[0])
+    except RuntimeError:
+        return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -56,8 +69,9 @@ class Stack:
             output: Any = module.apply(module.init(jax.random.key(1), images), images)
             return jnp.sum(output[:, side_px // 2, side_px // 2])
 
-        gradient = jax.jit(jax.grad(centre))(jax.random.normal(jax.random.key(2), (8, *image.shape[1:])))
-        (first, last), _ = ends_of(np.asarray(jnp.sum(gradient**2, axis=(0, 3))))
+        with on_cpu():
+            gradient = jax.jit(jax.grad(centre))(jax.random.normal(jax.random.key(2), (8, *image.shape[1:])))
+            (first, last), _ = ends_of(np.asarray(jnp.sum(gradient**2, axis=(0, 3))))
         weights = sum(leaf.size for leaf in jax.tree.leaves(shapes))
         return cls(sides, channels, weights, flops_of(module.apply, shapes, image), field.rows, last - first + 1)
 
@@ -97,7 +111,13 @@ class Seen:
 
 
 def seen_at_initialisation(
-    config: ModelConfig, parts: Sequence[str] | None, seeds: Sequence[int], draws: int, images: int
+    config: ModelConfig,
+    parts: Sequence[str] | None,
+    seeds: Sequence[int],
+    draws: int,
+    images: int,
+    *,
+    exactly: bool = False,
 ) -> list[Seen]:
     """Returns what maps of a network see, on images that hold all of their fields.
 
@@ -105,6 +125,7 @@ def seen_at_initialisation(
       config: the network, as for images of 224 pixels; a narrow one sees what a wide one does.
       parts: names of its maps; none: all.
       seeds, draws, images: see `at_initialisation`.
+      exactly: so that the ends of what is measured can be trusted on any device, see `on_cpu`.
     """
     model = build_model(config, (224, 224, 3), 10)
     parts = tuple(parts or model.backbone.part_names)
@@ -112,7 +133,8 @@ def seen_at_initialisation(
     theory: dict[str, Extent] = {part: fields[f"backbone/{part}"].rows for part in parts}
     stride = model.backbone.total_stride
     side = -(-(max(extent.size for extent in theory.values()) + 2 * stride) // stride) * stride
-    heats = at_initialisation(model, (side, side, 3), parts, seeds, draws, images)
+    with on_cpu() if exactly else nullcontext():
+        heats = at_initialisation(model, (side, side, 3), parts, seeds, draws, images)
     found = []
     for part, extent in theory.items():
         expected = extent.seen_by(centre_of(-(-side // extent.stride)))
