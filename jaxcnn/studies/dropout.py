@@ -117,12 +117,10 @@ def _claims(runs: dict[float, list[Trial]], drops: list[Dropped]) -> tuple[Claim
 def _setup(setting: Setting) -> str:
     config = _config(setting, MODERATE)
     return (
-        f"Images of {config.data.image_size} pixels; a VGG of {len(config.model.stage_sizes or ())} stages with {config.model.stage_sizes} convolutions, "
-        f"{config.model.width} channels in the first, "
-        "no norm; units are dropped after each stage and before the head. "
-        f"{config.data.per_class} images a class, {config.train.epochs:g} epochs of batches of "
-        f"{config.train.batch_size}, no augmentation, no weight decay; Adam at "
-        f"{config.optim.peak_lr:g} with a cosine to 0. Seeds: {len(setting.seeds)}. Srivastava et al. 2014 (section "
-        "6.1) train larger networks on all of CIFAR-10, with rates that differ by layer; here one is for all, and the "
-        "sample is small on purpose."
+        f"Images of {config.data.image_size} pixels, {config.data.per_class} a class; a VGG with "
+        f"{config.model.stage_sizes} convolutions by stage, {config.model.width} channels in the first, no norm; units "
+        f"are dropped after each stage and before the head. {config.train.epochs:g} epochs of batches of "
+        f"{config.train.batch_size}, no augmentation, no weight decay; Adam at {config.optim.peak_lr:g} with a cosine "
+        f"to 0. Seeds: {len(setting.seeds)}. Srivastava et al. 2014 (section 6.1) train larger networks on all of "
+        "CIFAR-10, with rates that differ by layer; here one is for all, and the sample is small on purpose."
     )
