@@ -19,7 +19,7 @@ from jaxcnn.models.layers import ACTIVATIONS, initializer
 
 Way = Literal["forward", "backward"]
 
-_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of 1 / sqrt(fan), at which variances are measured
+_FACTORS = tuple(np.geomspace(0.25, 4.0, 12).tolist())  # of 1 / sqrt(fan), at which variances are measured
 _VALUES = 100_000  # of the input, about: the variance of a sample of so many is right to 0.5 %
 
 
@@ -74,15 +74,17 @@ def kept_std(layer: Layer, activation: str, seed: int) -> dict[Way, float]:
         gradient = back(later)[0][:, centre, centre]
         return {"forward": jnp.mean(jnp.square(y)), "backward": jnp.mean(jnp.square(gradient))}
 
-    found: dict[Way, float] = {}
+    stds = [factor / (layer.fan("forward") * layer.fan("backward")) ** 0.25 for factor in _FACTORS]
     shape = (layer.side, layer.side, layer.inputs, layer.outputs)
-    ways: tuple[Way, ...] = ("forward", "backward")
-    for way in ways:
-        stds = [factor / layer.fan(way) ** 0.5 for factor in _FACTORS]
-        kernels = [initializer("normal", std=std)(key, shape) for std, key in zip(stds, drawn[2:], strict=True)]
-        slope, offset = np.polyfit(np.log(stds), np.log([float(variances(kernel)[way]) for kernel in kernels]), 1)
-        found[way] = float(np.exp(-offset / slope))  # where the line crosses a factor of 1
-    return found
+    kernels = [initializer("normal", std=std)(key, shape) for std, key in zip(stds, drawn[2:], strict=True)]
+    measured = jax.device_get([variances(kernel) for kernel in kernels])
+    return {way: _crossing(stds, [float(one[way]) for one in measured]) for way in ("forward", "backward")}
+
+
+def _crossing(stds: Sequence[float], factors: Sequence[float]) -> float:
+    """Where the line through the logarithms crosses a factor of 1."""
+    slope, offset = np.polyfit(np.log(stds), np.log(factors), 1)
+    return float(np.exp(-offset / slope))
 
 
 def fitted_law(fans: Sequence[int], stds: Sequence[float]) -> Law:

@@ -1,15 +1,16 @@
 """What dropout does: the gap between train and validation on a small sample, gradients, and how alike features are."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 
-from jaxcnn.config import ModelConfig, TrainConfig
+from jaxcnn.config import ModelConfig, OptimConfig, TrainConfig
 from jaxcnn.inspection.dropping import Dropped, dropped_units
 from jaxcnn.studies.dropout_figure import draw_study, spread_of
 from jaxcnn.studies.feature_correlation import feature_correlation
 from jaxcnn.studies.findings import Claim, Findings, Table
-from jaxcnn.studies.setting import Setting, rate
+from jaxcnn.studies.setting import Setting
 from jaxcnn.studies.spread import beyond_spread
 from jaxcnn.studies.starting_points import some_images
 from jaxcnn.studies.trials import Trial
@@ -40,21 +41,24 @@ def study(setting: Setting) -> Findings:
 
 
 def _config(setting: Setting, one: float) -> TrainConfig:
-    """A VGG of three stages; a unit is dropped with probability `one` after each of them and before the head."""
-    sizes, width = setting.pick(quick=((1, 1), 16), cpu=((1, 1, 1), 32), paper=((2, 2, 2), 64))
+    """A small VGG; a unit is dropped with probability `one` after each stage and before the head."""
+    sizes, side = setting.pick(quick=((1, 1), 14), cpu=((1, 1, 1), 32), paper=((2, 2, 2), 32))
+    width, count = setting.pick(quick=(32, 20), cpu=(32, 100), paper=(64, 100))
     model = ModelConfig(name="vgg11", stage_sizes=sizes, width=width, norm="none", dropout=one, block_dropout=one)
-    count = setting.pick(quick=20, cpu=100, paper=100)
-    return setting.config(
+    config = setting.config(
         f"dropout {one:g}",
         model,
-        epochs=setting.pick(quick=40, cpu=80, paper=300),
-        optim=rate(0.05, weight_decay=0.0),
+        epochs=setting.pick(quick=60, cpu=80, paper=300),
+        optim=OptimConfig(
+            name="adamw", peak_lr=setting.pick(quick=2e-3, cpu=1e-3, paper=1e-3), weight_decay=0.0, ema_decay=None
+        ),
         batch_size=setting.pick(quick=20, cpu=50, paper=100),
         per_class=count,
-        every_epochs=setting.pick(quick=20, cpu=20, paper=20),
+        every_epochs=setting.pick(quick=30, cpu=20, paper=20),
         warmup_epochs=2.0,
         clean=10 * count,
     )
+    return replace(config, data=replace(config.data, image_size=config.data.image_size or side))
 
 
 def _dropped(setting: Setting) -> list[Dropped]:
@@ -113,11 +117,10 @@ def _claims(runs: dict[float, list[Trial]], drops: list[Dropped]) -> tuple[Claim
 def _setup(setting: Setting) -> str:
     config = _config(setting, MODERATE)
     return (
-        f"VGG of {len(config.model.stage_sizes or ())} stages with {config.model.stage_sizes} convolutions, "
-        f"{config.model.width} channels in the first, no norm; units are dropped after each stage and before the head. "
-        f"{config.data.per_class} images a class, {config.train.epochs:g} epochs of batches of "
-        f"{config.train.batch_size}, no augmentation, no weight decay; SGD with momentum 0.9, a rate of "
-        f"{config.optim.peak_lr:g} with a cosine to 0. Seeds: {len(setting.seeds)}. Srivastava et al. 2014 (section "
-        "6.1) train larger networks on all of CIFAR-10, with rates that differ by layer; here one is for all, and the "
-        "sample is small on purpose."
+        f"Images of {config.data.image_size} pixels, {config.data.per_class} a class; a VGG with "
+        f"{config.model.stage_sizes} convolutions by stage, {config.model.width} channels in the first, no norm; units "
+        f"are dropped after each stage and before the head. {config.train.epochs:g} epochs of batches of "
+        f"{config.train.batch_size}, no augmentation, no weight decay; Adam at {config.optim.peak_lr:g} with a cosine "
+        f"to 0. Seeds: {len(setting.seeds)}. Srivastava et al. 2014 (section 6.1) train larger networks on all of "
+        "CIFAR-10, with rates that differ by layer; here one is for all, and the sample is small on purpose."
     )

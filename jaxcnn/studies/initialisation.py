@@ -14,7 +14,7 @@ from jaxcnn.studies.starting_points import starting_signals
 from jaxcnn.studies.trials import Trial
 
 ACTIVATIONS = ("relu", "tanh")
-LAYERS = (Layer(1, 64, 64), Layer(3, 4, 64), Layer(3, 16, 32), Layer(3, 64, 16), Layer(5, 32, 32), Layer(7, 32, 8))
+LAYERS = (Layer(1, 64, 64), Layer(3, 4, 64), Layer(3, 16, 32), Layer(3, 64, 64), Layer(5, 32, 32), Layer(7, 32, 64))
 WAYS: tuple[Way, ...] = ("forward", "backward")
 IMAGES = 64  # whose signal is measured
 Stds = dict[tuple[str, Way], list[list[float]]]  # by seed and layer
