@@ -11,6 +11,7 @@ from jaxcnn.config import DataConfig, ModelConfig
 from jaxcnn.errors import InputError
 from jaxcnn.loop import StopRequest, train
 from jaxcnn.run_folder import RunFolder
+from jaxcnn.studies import trials as module
 from jaxcnn.studies.setting import DATA, HE_2015, Setting, rate
 from jaxcnn.studies.spread import Spread, beyond_spread
 from jaxcnn.studies.trials import Trials
@@ -154,10 +155,21 @@ def test_a_given_preprocessing_is_trained_with_and_is_another_trial(setting, con
         setting.trials.run("tiny", config, (0,), num_measured, given)
 
 
-def test_configs_of_other_draws_share_a_program(setting, config) -> None:
+def test_configs_of_other_draws_share_a_program(setting, config, trials, monkeypatch) -> None:
+    compiled, seen = [], []
+
+    def trained(label, job, program, state):
+        seen.append((program, np.asarray(job.feed.source.images)))
+        return replace(trials[0], label=label, seed=job.config.seed), state
+
+    monkeypatch.setattr(module, "_compiled", lambda job, state: compiled.append(job) or "program")
+    monkeypatch.setattr(module, "_train", trained)
     each = [
         replace(config, seed=seed, data=replace(SHAPES, per_class=12, per_class_draw=seed)) for seed in setting.seeds
     ]
-    trials = setting.trials.run_each("draws", each)
-    assert [trial.seed for trial in trials] == [0, 1]
-    assert trials[0].objectives != trials[1].objectives
+    assert [trial.seed for trial in setting.trials.run_each("draws", each)] == [0, 1]
+    assert len(compiled) == 1
+    (first, images), (second, others) = seen
+    assert first == second == "program"
+    assert images.shape == others.shape
+    assert not np.array_equal(images, others)

@@ -142,7 +142,7 @@ def _draw(figure: Any, prepared: dict[str, Way], trained: Trained, level: float)
             panels[2].plot(way.first.number, steps.mean if reached else 1.4 * most, marker, color=colour, markersize=7,
                            fillstyle="full" if reached else "none", linestyle="none")  # fmt: skip
         panels[2].plot([], [], marker, color="#555555", linestyle="none", label=network)
-    panels[2].set(xscale="log", yscale="log", xlabel="largest over smallest eigenvalue of the first layer's input",
+    panels[2].set(xscale="log", ylim=(0, None), xlabel="largest over smallest eigenvalue of the input",
                   ylabel="steps to the level (hollow: never)", title="conditioning and speed")  # fmt: skip
     panels[2].legend(frameon=False, fontsize=8)
     for axes in panels:
