@@ -264,6 +264,27 @@ def test_a_config_with_overrides_is_told_by_its_shapes(tmp_path: Path, capsys: p
     assert {row["std"] for row in found["rows"]} == {None}
 
 
+def test_layers_of_a_run_and_of_its_config_are_the_same_for_any_image(
+    runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_config(BASE, tmp_path / "config.py")
+    of_run = told(capsys, runs["start"], "--layers", "--image-size", "40")
+    assert told(capsys, "--config", tmp_path / "config.py", "--layers", "--image-size", "40") == of_run
+    assert of_run["image"] == [40, 40, 1]
+    stages = [row["field_size"] for row in of_run["modules"] if row["kind"] == "ResNetStage"]
+    assert stages == [7, 13, 25]  # 3 + 2 · 2; then 2 · (1 + 2) and 2 · (2 + 4) more
+    assert main(["inspect", str(runs["start"]), "--layers", "--depth", "1", "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["path"] for row in rows] == ["backbone", "head"]
+
+
+def test_pictures_of_a_run_are_written_and_named(runs: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = told(capsys, f"{runs['start']}@latest", "--pictures", tmp_path / "pictures")["pictures"]
+    assert {Path(file).suffix for file in files} == {".png"}
+    assert sorted(map(str, (tmp_path / "pictures").iterdir())) == sorted(files)
+    assert len(files) >= 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -288,6 +309,14 @@ def test_a_config_with_overrides_is_told_by_its_shapes(tmp_path: Path, capsys: p
         (["{run}", "--diff", "{run}", "--step"], "does not go with --step"),
         (["{run}", "--diff", "{file}"], "holds another network than the run it is compared with"),
         (["{run}", "--csv", "{tmp}/no/where.csv"], "--csv {tmp}/no/where.csv: No such file"),
+        (["{file}", "--layers"], "a file of weights has no layers to list"),
+        (["{run}", "--layers", "--step"], "--layers and --step do not go together"),
+        (["{run}", "--layers", "--depth", "-1"], "--depth -1: at least 1"),
+        (["{run}", "--layers", "--image-size", "2"], "are too small for a network that divides them by 4"),
+        (["{run}", "--pictures", "{tmp}/p", "--csv"], "--pictures and --csv do not go together"),
+        (["--config", "x.py", "--pictures", "{tmp}/p"], "--pictures are of a run"),
+        (["{tmp}/nothing", "--pictures", "{tmp}/p"], "no run folder {tmp}/nothing"),
+        (["{run}", "--pictures", "{tmp}/text.csv"], "--pictures {tmp}/text.csv: "),
         (["--config", "{tmp}/none.py"], "no config file {tmp}/none.py"),
     ],
 )

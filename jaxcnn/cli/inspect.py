@@ -31,6 +31,14 @@ def run(argv: Sequence[str], *, started: float) -> int:
     runtime.set_up_logging()
     if options.values or options.step:
         runtime.enable_compilation_cache()
+    if options.layers:
+        from jaxcnn.cli.inspect_layers import show
+
+        return show(options, None if options.config is None else _config_of(options, overrides))
+    if options.pictures is not None:
+        from jaxcnn.cli.inspect_pictures import draw
+
+        return draw(options)
     if options.diff is not None:
         return _tell_difference(options)
     return _tell_leaves(options, overrides)
@@ -55,17 +63,42 @@ def _options(argv: list[str]) -> tuple[Any, list[str]]:
         if rest:
             raise InputError(f"{rest[0]}: not an option of inspect; fields of a config are for --config alone")
         for flag in ("values", "image_size", "num_classes"):
-            if getattr(options, flag):
+            if getattr(options, flag) and not (options.layers and flag == "image_size"):
                 raise InputError(f"--{flag.replace('_', '-')} is for --config alone: {place} has its own")
     if options.diff is not None and (options.config is not None or options.step or options.html is not None):
         other = "--config" if options.config is not None else "--step" if options.step else "--html"
         raise InputError(f"--diff is of two runs or files, and does not go with {other}")
+    _check_views(options)
     if options.json and options.csv == "-":
         raise InputError("--json and --csv both to standard output: give --csv a file")
     for flag in ("image_size", "num_classes"):
         if (value := getattr(options, flag)) is not None and value < 1:
             raise InputError(f"--{flag.replace('_', '-')} {value}: at least 1")
     return options, rest
+
+
+def _check_views(options: Any) -> None:
+    """Raises InputError where options are given that the view of layers or the pictures have no use for."""
+    flags = (
+        "layers",
+        "pictures",
+        "values",
+        "step",
+        "diff",
+        "depth",
+        "filter",
+        "sort",
+        "columns",
+        "json",
+        "csv",
+        "html",
+    )
+    for view, kept in (("layers", ("depth", "json", "csv")), ("pictures", ("json",))):
+        for flag in flags if getattr(options, view) else ():
+            if flag != view and flag not in kept and getattr(options, flag):
+                raise InputError(f"--{view} and --{flag} do not go together")
+    if options.pictures is not None and options.config is not None:
+        raise InputError("--pictures are of a run: a config has no weights to draw")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,8 +122,13 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--values", action="store_true", help="draw the weights of --config, and show their figures")
     what.add_argument("--step", action="store_true",
                       help="show gradient and update of the step that comes next, on a batch of the data")  # fmt: skip
-    what.add_argument("--image-size", type=int, metavar="PX", help="side of the input of --config, without its data")
+    what.add_argument(
+        "--image-size", type=int, metavar="PX", help="side of the input of --config, without its data; of --layers, any"
+    )
     what.add_argument("--num-classes", type=int, metavar="N", help="classes of --config, without its data")
+    what.add_argument("--layers", action="store_true",
+                      help="a row a module: output, parameters, FLOPs, activations, receptive field")  # fmt: skip
+    what.add_argument("--pictures", metavar="DIR", help="filters, histograms and feature maps of a run, as PNG")
     what.add_argument("--checkpoint", default="best", metavar="best|latest|STEP",
                       help="of runs that do not say it themselves (default: best by validation top-1)")  # fmt: skip
     what.add_argument("--diff", metavar="B", help="what differs between two runs, checkpoints or files")
@@ -140,12 +178,17 @@ def _tell_leaves(options: Any, overrides: list[str]) -> int:
     return 0
 
 
-def _of_config(options: Any, overrides: list[str]) -> Any:
+def _config_of(options: Any, overrides: list[str]) -> Any:
     from jaxcnn.cli.train import parse_config
     from jaxcnn.config_reader import load_config
+
+    return parse_config(load_config(options.config), overrides, _parser(), prog="jaxcnn inspect")
+
+
+def _of_config(options: Any, overrides: list[str]) -> Any:
     from jaxcnn.inspection.subject import of_config
 
-    config = parse_config(load_config(options.config), overrides, _parser(), prog="jaxcnn inspect")
+    config = _config_of(options, overrides)
     return of_config(config, values=options.values, step=options.step, image_size=options.image_size,
                      num_classes=options.num_classes)  # fmt: skip
 

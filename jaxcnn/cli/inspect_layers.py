@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jaxcnn.config import TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.inspection.layers import LayerRow, Layers, layers_of
 from jaxcnn.inspection.receptive_field import Field
@@ -14,6 +15,25 @@ DEPTH = 3
 """Names in the paths that are shown where nothing else is said: the blocks of a ResNet, the layers of a VGG."""
 
 _HEAD = ("module", "kind", "output", "parameters", "MFLOP fwd", "bwd", "KiB", "sees px", "stride", "centre")
+
+
+def show(options: Any, config: TrainConfig | None) -> int:
+    """Tells the layers of a config, or of the run that the options of `jaxcnn inspect` name; returns the exit code."""
+    from jaxcnn.inspection.subject import network_at, network_of
+
+    if options.depth is not None and options.depth < 1:
+        raise InputError(f"--depth {options.depth}: at least 1")
+    if config is not None:
+        network = network_of(config, options.image_size, options.num_classes)
+    else:
+        network = network_at(options.place, options.checkpoint)
+    layers = layer_view(network.model, network.preprocessing.image_shape, options.image_size)
+    depth = options.depth or DEPTH
+    if options.csv == "-":
+        print(as_csv(layers, depth), end="")
+    else:
+        tell_layers(layers, depth, as_json=options.json, csv_file=options.csv)
+    return 0
 
 
 def layer_view(model: Any, image_shape: tuple[int, int, int], image_size: int | None = None) -> Layers:

@@ -1,5 +1,6 @@
 """The pictures of `jaxcnn inspect RUN --pictures DIR`: filters, histograms, feature maps, each a PNG."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,16 @@ from jaxcnn.errors import InputError
 
 LOG = logging.getLogger("jaxcnn")
 _IMAGES = 32
+
+
+def draw(options: Any) -> int:
+    """Draws the pictures of the run that the options of `jaxcnn inspect` name; returns the exit code."""
+    from jaxcnn.inspection.subject import at_checkpoint
+
+    run, checkpoint = at_checkpoint(options.place, options.checkpoint)
+    files = [str(path) for path in write_pictures(run, options.pictures, checkpoint)]
+    print(json.dumps({"pictures": files}) if options.json else "\n".join(files))
+    return 0
 
 
 def write_pictures(run: str | Path, folder: str | Path, checkpoint: str = "best") -> list[Path]:

@@ -152,6 +152,19 @@ def of_run(place: str, checkpoint: str = "best", *, step: bool = False) -> Subje
     return Subject(name, leaves, network, variables, other, notes)
 
 
+def network_at(place: str, checkpoint: str = "best") -> Network:
+    """Returns the network of a run or RUN@CHECKPOINT; its weights are not read.
+
+    Raises:
+      InputError: no run is there; a file of weights does not say what network it is of.
+    """
+    path, _ = at_checkpoint(place, checkpoint)
+    if not is_run(path):
+        raise InputError(f"{place} is no run: a file of weights has no layers to list; give a run or --config")
+    folder = RunFolder(path)
+    return build_network(folder.config, folder.preprocessing, folder.class_names)
+
+
 def weights_of_run(place: str, checkpoint: str = "best") -> tuple[str, Tree]:
     """Returns (what it is, {"params", "batch_stats"}) of a run or RUN@CHECKPOINT; raises as `of_run`."""
     folder, variables, at = _read_run(place, checkpoint)
