@@ -74,7 +74,7 @@ def study(setting: Setting) -> Findings:
     )
 
 
-def _config(setting: Setting, name: str, depth: int) -> TrainConfig:
+def _config(setting: Setting, name: Any, depth: int) -> TrainConfig:
     """A stack of convolutions of one width, a max-pool, the mean over the map and the head."""
     side, width = setting.pick(quick=(14, 16), cpu=(16, 32), paper=(32, 64))
     model = ModelConfig(name="vgg11", stage_sizes=(depth - 1,), width=width, norm="none", activation=name, dropout=0.0)

@@ -4,6 +4,7 @@ import itertools
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 
 from jaxcnn.config import ModelConfig, OptimConfig, TrainConfig
 from jaxcnn.inspection.dropping import Dropped, dropped_units
@@ -65,8 +66,8 @@ def _dropped(setting: Setting) -> list[Dropped]:
     config = _config(setting, MODERATE)
     images, labels = some_images(setting, config, IMAGES)
     job = setting.trials.job(config)
-    x = job.network.normalise(images)
-    return dropped_units(job.network.model, job.initial_state().variables, x, labels, jax.random.key(1))
+    x = job.network.normalise(jnp.asarray(images))
+    return dropped_units(job.network.model, job.initial_state().variables, x, jnp.asarray(labels), jax.random.key(1))
 
 
 def _by_rate(runs: dict[float, list[Trial]]) -> Table:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from jaxcnn.config import ModelConfig, TrainConfig
 from jaxcnn.inspection.signal import Signal, factor_a_step, make_signal
@@ -53,7 +54,7 @@ def study(setting: Setting) -> Findings:
     )
 
 
-def _config(setting: Setting, rule: str, activation: str = "relu") -> TrainConfig:
+def _config(setting: Setting, rule: str, activation: Any = "relu") -> TrainConfig:
     side, width = setting.pick(quick=(14, 16), cpu=(16, 32), paper=(32, 64))
     init, std = RULES[rule]
     model = ModelConfig(

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.config import TrainConfig
@@ -23,7 +24,7 @@ def starting_signals(setting: Setting, config: TrainConfig, count: int, kept: An
     job = setting.trials.job(config)
     images, labels = some_images(setting, config, count)
     measure = kept or make_signal(job.network.model)
-    x = np.asarray(job.network.normalise(images))
+    x = np.asarray(job.network.normalise(jnp.asarray(images)))
     starts = (initial_variables(dataclasses.replace(config, seed=seed), job.network) for seed in setting.seeds)
     found = [measure(variables, x, labels) for variables in starts]
     job.feed.close()
