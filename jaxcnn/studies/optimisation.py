@@ -113,8 +113,8 @@ def _setup(setting: Setting, nets: Sequence[Net], width: int) -> str:
     trial, first = nets[0].trials[0], nets[0].trials[0].measured
     cuts = setting.pick(
         quick="600 digits of 14x14 pixels, other depths and 4 channels instead of CIFAR-10 and 16.",
-        cpu="5,000 images of 16x16 pixels for 50,000 of 32x32; 8 channels for 16; 64 epochs for 300; 20 layers for 56, of "
-        "which a plain network hardly trains in so many steps.",
+        cpu="5,000 images of 16x16 pixels for 50,000 of 32x32; 8 channels for 16; 64 epochs for 300; 20 layers for "
+        "56, with which a plain network hardly trains in so many steps.",
         paper="164 epochs for 300, on a cosine; slices have 512 images for 50,000.",
     )
     return (
