@@ -65,7 +65,7 @@ def _config(setting: Setting, rule: str, activation: Any = "relu") -> TrainConfi
         f"{rule} {activation}",
         model,
         epochs=setting.pick(quick=8, cpu=16, paper=60),
-        optim=replace(rate(0.05), clip_norm=1.0),
+        optim=replace(rate(0.03), clip_norm=1.0),
         batch_size=setting.pick(quick=32, cpu=64, paper=128),
         per_class=setting.pick(quick=100, cpu=500, paper=None),
         clean=0,
