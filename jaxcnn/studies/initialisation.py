@@ -39,7 +39,7 @@ def study(setting: Setting) -> Findings:
         for activation in ACTIVATIONS for way in WAYS
     }  # fmt: skip
     laws = {key: [fitted_law([layer.fan(key[1]) for layer in LAYERS], one) for one in own] for key, own in stds.items()}
-    trained = setting.pick(quick=("Kaiming", "Xavier"), cpu=tuple(RULES), paper=tuple(RULES))
+    trained = setting.pick(quick=("Kaiming", "Xavier"), cpu=("Kaiming", "Xavier"), paper=tuple(RULES))
     runs = {rule: setting.trials.run(rule.replace(" ", "-"), _config(setting, rule), setting.seeds) for rule in trained}
     return Findings(
         study="initialisation",

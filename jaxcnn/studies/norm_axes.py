@@ -58,12 +58,12 @@ def config_of(setting: Setting, norm: Any, size: int) -> TrainConfig:
         f"{norm}-{size}",
         ModelConfig(name=setting.pick(quick="resnet8", cpu="resnet8", paper="resnet20"), width=width, norm=norm,
                     num_groups=width // 4, virtual_batch_size=virtual),
-        epochs=setting.pick(quick=15, cpu=6, paper=100),
+        epochs=setting.pick(quick=15, cpu=4, paper=100),
         optim=rate(0.1 * size / 32),
         batch_size=size * WORKERS[setting.size],
         augment=setting.pick(quick=AS_THEY_ARE, cpu=AS_THEY_ARE, paper=HE_2015),
         per_class=setting.pick(quick=80, cpu=1000, paper=None),
-        every_epochs=setting.pick(quick=15, cpu=6, paper=5),
+        every_epochs=setting.pick(quick=15, cpu=4, paper=5),
         clean=0,
     )  # fmt: skip
 
