@@ -1,5 +1,7 @@
 """The study of degradation: gradients of layers against jax's own, and claims that follow from its numbers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,10 +65,11 @@ def _net(kind: str, depth: int | str, errors, gradients) -> Net:
     figures = [({"loss": 1.0, "top1": 1 - error},) for error in errors]
     trials = tuple(
         Trial(
-            f"{kind}-{depth}", seed, (1.0,), train, (), train, (), (), True, {"initial": [norm], "final": [norm]}, 1.0
+            f"{kind}-{depth}", seed, (1.0,), train, (), train, (), (), True, {"initial": [norm], "final": [norm]}, 1.0,
+            "cpu",
         )
         for seed, (train, norm) in enumerate(zip(figures, gradients, strict=True))
-    )
+    )  # fmt: skip
     return Net(kind, depth, 100, f"{kind}-{depth}", trials)
 
 
@@ -83,6 +86,12 @@ def test_claims_follow_from_the_numbers() -> None:
     assert _verdicts((0.5, 0.6), (0.2, 0.21), (1.0, 2.0)) == [True, True, True, True]
     assert _verdicts((0.29, 0.6), (0.26, 0.27), (0.1, 2.0)) == [False, False, True, False]
     assert _verdicts((0.3, 0.6), (0.25, 0.35), (0.01, 0.02)) == [False, True, False, False]
+
+
+def test_networks_of_other_sizes_say_nothing_of_equally_many_parameters() -> None:
+    nets = [_net(kind, depth, (0.1, 0.2), (0.1, 0.1)) for kind in ("plain", "residual") for depth in (20, 56)]
+    nets[1] = dataclasses.replace(nets[1], trials=_net("plain", 56, (0.5, 0.6), (0.1, 0.1)).trials, num_parameters=101)
+    assert [claim.supported for claim in claims(nets)][:3] == [True, True, False]
 
 
 def test_the_study_tells_what_its_trials_measured(setting, monkeypatch, tmp_path) -> None:

@@ -52,7 +52,7 @@ def _net(name: str, widths, negative=(0.5, 0.5)) -> Net:
     figures = ({"loss": 1.0, "top1": 0.75},)
     trials = tuple(
         Trial(name, seed, (1.0,), figures, (), figures, (), (), True, {"places": places, "grid": grid, "lines": [line],
-              "loss": 0.0, "half_width": width, "negative": share}, 1.0)
+              "loss": 0.0, "half_width": width, "negative": share}, 1.0, "cpu")
         for seed, (width, share) in enumerate(zip(widths, negative, strict=True))
     )  # fmt: skip
     return Net(name.split("-")[0], name, trials)
@@ -72,6 +72,7 @@ def test_claims_follow_from_the_numbers() -> None:
     assert verdicts((0.1, 0.2), (0.5, 0.6)) == [True, True, True]
     assert verdicts((0.1, 0.5), (0.5, 0.6)) == [False, True, True]
     assert verdicts((0.1, 0.2), (0.1, 0.2), (0.4, 0.6)) == [False, False, False]
+    assert verdicts((0.6, 0.7), (0.9, 1.0)) == [True, False, True]  # depth makes neither steeper
     assert verdicts((float("nan"), 0.2), (0.5, 0.6)) == [False, False, True]
 
 

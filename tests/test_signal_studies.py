@@ -12,14 +12,15 @@ import pytest
 from jaxcnn.config import DataConfig, ModelConfig
 from jaxcnn.inspection.derivatives import derivative, slopes
 from jaxcnn.inspection.dropping import dropped_units, mean_correlation
-from jaxcnn.inspection.signal import factor_a_step, make_signal, signal_by_seed
+from jaxcnn.inspection.signal import Signal, factor_a_step, make_signal, signal_by_seed
 from jaxcnn.inspection.variance_law import Layer, fitted_law, kept_std
 from jaxcnn.models.layers import ACTIVATIONS, GAINS
 from jaxcnn.models.registry import build_model
 from jaxcnn.models.taps import backward
 from jaxcnn.studies import activations, dropout, initialisation
 from jaxcnn.studies.setting import Setting
-from jaxcnn.studies.trials import Trials
+from jaxcnn.studies.spread import Spread
+from jaxcnn.studies.trials import Trial, Trials
 
 SHAPES = DataConfig(
     source="synthetic", image_size=8, classes=("circle", "square"),
@@ -253,3 +254,45 @@ def test_the_study_of_dropout(setting, monkeypatch, tmp_path) -> None:
     row = findings.tables[0].rows[1]
     assert row[5] == pytest.approx(row[1] - row[3], abs=1e-4)  # the gap is train less validation
     _drawn(findings, tmp_path)
+
+
+def _verdicts_of_activations(sigmoid_top1, relu_top1, factors) -> list[bool | None]:
+    def own(sigmoid, relu):
+        return {(name, 8): Spread(relu if name in ("relu", "gelu") else sigmoid) for name in activations.NAMES}
+
+    around = {name: slopes(ACTIVATIONS[name]) for name in activations.NAMES}
+    curves = {name: derivative(ACTIVATIONS[name], np.linspace(-1, 1, 21)) for name in activations.NAMES}
+    spreads = {name: Spread(factors[name == "relu"]) for name in activations.NAMES}
+    found = activations._claims(own((1e-6,), (1.0,)), own(sigmoid_top1, relu_top1), spreads, around, curves, (8,), 0.5)
+    return [claim.supported for claim in found]
+
+
+def test_claims_on_activations_ask_what_they_state_of_two_classes() -> None:
+    falls = ((0.2, 0.21), (0.95, 1.0))
+    assert _verdicts_of_activations((0.49, 0.5), (0.9, 1.0), falls) == [True] * 4  # chance is 1/2
+    assert _verdicts_of_activations((0.49, 0.5), (0.51, 1.0), falls)[2] is False  # one seed learns nothing
+    both_fall, no_gap = ((0.2, 0.21), (0.3, 0.4)), ((0.9,), (1.0,))
+    assert _verdicts_of_activations((0.5, 0.5), (0.9, 1.0), both_fall)[0] is False
+    assert _verdicts_of_activations((0.5,), (1.0,), no_gap)[:3] == [None, None, None]
+
+
+def _trials(losses) -> list[Trial]:
+    figures = [({"loss": loss, "top1": 0.1},) for loss in losses]
+    return [Trial("a", seed, (1.0,), one, (), one, (), (), True, {}, 1.0, "cpu") for seed, one in enumerate(figures)]
+
+
+@pytest.mark.parametrize(
+    ("kaiming", "xavier", "supported"),
+    [
+        ((0.5, 0.6), (0.693, 0.693), True),
+        ((0.5, 0.69), (0.693, 0.693), False),  # one seed does not train
+        ((0.1, 0.2), (0.5, 0.6), False),  # Xavier's trains too
+        ((0.5,), (0.693,), None),
+    ],
+)
+def test_a_rule_trains_if_each_seed_does_and_stalls_at_the_loss_of_a_guess(kaiming, xavier, supported) -> None:
+    one = Signal(("a", "b", "c"), (1.0,) * 3, (1.0,) * 3, (1.0,) * 3, (1.0,) * 3)
+    signals = {("relu", rule): [one] * len(kaiming) for rule in initialisation.RULES}
+    laws = {("relu", way): [fitted_law([9, 64], [0.5, 0.2])] for way in initialisation.WAYS}
+    runs = {"Kaiming": _trials(kaiming), "Xavier": _trials(xavier)}
+    assert initialisation._claims(signals, laws, runs, math.log(2))[2].supported is supported

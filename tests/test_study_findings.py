@@ -54,6 +54,13 @@ def test_files_hold_the_findings_in_four_forms(tmp_path) -> None:
     assert Image.open(files["made-up.png"]).size[0] > 500
 
 
+def test_numbers_that_are_not_finite_are_null_in_json() -> None:
+    table = Table("main", "By seed.", ("a", "b"), ((float("inf"), np.float32("nan")),))
+    whole = Findings("made-up", "?", "", (table,), (), draw, details={"list": [1.0, float("-inf")]}).as_json()
+    assert json.loads(json.dumps(whole, allow_nan=False))["tables"]["main"] == [{"a": None, "b": None}]
+    assert whole["list"] == [1.0, None]
+
+
 def test_markdown_has_verdicts_tables_figure_and_how_to_repeat_it() -> None:
     text = as_markdown(findings(), "made by hand")
     assert "**Up is above down.** Supported: 2 against 1" in text
@@ -109,6 +116,23 @@ def test_other_data_are_taken_as_they_are(made_up, tmp_path) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert main(["study", "made-up", "--size", "cpu", *out, "--data.name", "fashion_mnist"]) == 0
     assert (made_up[0].data.name, made_up[0].data.train_split) == ("fashion_mnist", None)
+    told = (tmp_path / "out" / "made-up.md").read_text()
+    assert "Other data than those of the size" in told
+    assert "name='fashion_mnist'" in told
+
+
+@pytest.mark.parametrize("place", [["--data.data-dir", "/some/where"], ["--data.data_dir=/some/where"]])
+def test_the_command_to_repeat_a_study_has_its_data_but_no_places_of_this_machine(made_up, place, tmp_path) -> None:
+    data = ["--data.per-class", "7", *place, "--data.image-size=8"]
+    assert main(["study", "made-up", "--seeds", "2", "--out", str(tmp_path), *data]) == 0
+    told = (tmp_path / "made-up.md").read_text()
+    assert "`jaxcnn study made-up --size quick --seeds 2 --data.per-class 7 --data.image-size=8`" in told
+    assert "/some/where" not in told
+
+
+def test_the_data_of_the_size_are_no_other_data_wherever_they_lie(made_up, tmp_path) -> None:
+    assert main(["study", "made-up", "--out", str(tmp_path), "--data.data-dir", "/some/where"]) == 0
+    assert "Other data" not in (tmp_path / "made-up.md").read_text()
 
 
 @pytest.mark.parametrize(

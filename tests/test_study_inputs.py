@@ -29,7 +29,7 @@ class Told(Trials):
         top1, gap, losses = self.figures(label, config)
         return [
             Trial(label, seed, (1.0,), ({"loss": 1.0, "top1": 0.5},), ({"loss": 1.0, "top1": top1 + gap},),
-                  ({"loss": 1.0, "top1": top1 + 0.001 * seed},), tuple(losses), tuple(losses), True, {}, 1.0)
+                  ({"loss": 1.0, "top1": top1 + 0.001 * seed},), tuple(losses), tuple(losses), True, {}, 1.0, "cpu")
             for seed in seeds
         ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +88,16 @@ def test_a_damaged_trial_is_trained_again_to_the_same_numbers(setting, config, t
     assert replace(again, seconds=0.0) == replace(trials[0], seconds=0.0)
     held = json.loads(file.read_text())
     assert held == json.loads(json.dumps(asdict(again)))
+
+
+def test_data_of_a_folder_or_file_are_other_data_in_another_place_and_those_of_tfds_are_not(config) -> None:
+    def place(source: str, data_dir: str):
+        data = replace(config.data, source=source, data_dir=data_dir, cache_dir=data_dir)
+        return Trials(Path("trials"))._place("tiny", replace(config, data=data), None, None)
+
+    assert place("tfds", "a") == place("tfds", "b")
+    assert place("folder", "a") != place("folder", "b")
+    assert place("npz", "a.npz") != place("npz", "b.npz")
 
 
 def test_a_measure_without_a_name_of_its_own_is_refused(setting, config) -> None:

@@ -1,7 +1,9 @@
 """`jaxcnn study NAME`: a lesson of convolutional networks, shown by running it: table, figure, claims."""
 
 import argparse
+import dataclasses
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ def run(argv: Sequence[str], *, started: float) -> int:
         find_study(name)
     if options.seeds < 1:
         raise InputError(f"--seeds {options.seeds}: at least 1")
-    data = _data(options, rest)
+    options.rest, data = rest, _data(options, rest)
 
     from jaxcnn import runtime
 
@@ -103,8 +105,9 @@ def carry_out(name: str, options: Any, data: DataConfig, study: Callable) -> dic
     findings = study(Setting(options.size, data, tuple(range(options.seeds)), trials))
     seconds = time.perf_counter() - begun
     machine = environment()
+    findings = dataclasses.replace(findings, setup=findings.setup + _of_other_data(options, data))
     footer = (
-        f"`jaxcnn study {name} --size {options.size} --seeds {options.seeds}`, "
+        f"`{_command(name, options)}`, "
         f"{', '.join(sorted(trials.devices)) or machine['device']}, jax {machine['versions']['jax']}: "
         f"{trials.told(seconds)}."
     )
@@ -116,3 +119,28 @@ def carry_out(name: str, options: Any, data: DataConfig, study: Callable) -> dic
         print(as_markdown(findings, footer, with_figure=False))
         print(f"figure: {files[f'{name}.png']}   tables: {out}/*.csv, {files[f'{name}.md']}")
     return {**findings.as_json(), "size": options.size, "seconds": seconds, "files": files}
+
+
+def _command(name: str, options: Any) -> str:
+    """The command that repeats a study, but for where things lie on this machine."""
+    rest = list(options.rest)
+    for place, flag in reversed(list(enumerate(rest))):
+        if flag.partition("=")[0].replace("_", "-") in ("--data.data-dir", "--data.cache-dir"):
+            del rest[place : place + (1 if "=" in flag else 2)]
+    return shlex.join(["jaxcnn", "study", name, "--size", options.size, "--seeds", str(options.seeds), *rest])
+
+
+def _of_other_data(options: Any, data: DataConfig) -> str:
+    """What is to be added to what was run, where the data are not those of the size."""
+    from jaxcnn.studies.setting import DATA
+
+    if options.name == "transferability":  # which tells its data itself
+        return ""
+    usual = dataclasses.replace(DATA[options.size], data_dir=data.data_dir, cache_dir=data.cache_dir)
+    if data == usual and (data.source == "tfds" or data.data_dir is None):
+        return ""
+    differ = (field.name for field in dataclasses.fields(data))
+    told = ", ".join(
+        f"{name}={getattr(data, name)!r}" for name in differ if getattr(data, name) != getattr(usual, name)
+    )
+    return f"\n\n**Other data than those of the size**, whose names and numbers above do not hold for them: {told}."

@@ -49,6 +49,8 @@ def run(argv: Sequence[str], *, started: float) -> int:
     runtime.quiet_libraries()
     runtime.set_up_logging()
     runtime.enable_compilation_cache()
+    trains = {None: [], True: ["--train"], False: ["--no-train"]}[options.train]
+    options.rest = [*([] if options.init_from is None else ["--init-from", options.init_from]), *trains, *rest]
     data, transfer_of = _transfer(options, rest)
     report = common.carry_out(options.name, options, data, lambda setting: study(setting, transfer_of(setting)))
     if options.json:

@@ -19,6 +19,7 @@ def draw_study(
     gradients: Mapping[tuple[str, int], Spread],
     accuracy: Mapping[tuple[str, int], Spread],
     depths: Sequence[int],
+    chance: float,
 ) -> None:
     """Draws derivatives, gradients by depth, accuracies by depth, and the slopes on both sides of 0.
 
@@ -27,6 +28,7 @@ def draw_study(
       line: [n], where `curves` has the derivatives, by activation.
       gradients, accuracy: by (activation, layers).
       depths: in ascending order.
+      chance: top-1 of a guess, 0..1.
     """
     axes = figure.subplots(2, 2)
     draw_derivatives(axes[0, 0], line, curves)
@@ -34,9 +36,9 @@ def draw_study(
     draw_by_depth(axes[1, 0], gradients, depths)
     axes[1, 0].set(title="gradient of the first kernel before training", ylabel="norm", yscale="log")
     draw_by_depth(axes[1, 1], accuracy, depths, factor=100)
-    axes[1, 1].axhline(10, color="#999999", linewidth=1, linestyle=":")
+    axes[1, 1].axhline(100 * chance, color="#999999", linewidth=1, linestyle=":")
     axes[1, 1].annotate(
-        "chance", (depths[0], 10), xytext=(0, 3), textcoords="offset points", fontsize=8, color="#777777"
+        "chance", (depths[0], 100 * chance), xytext=(0, 3), textcoords="offset points", fontsize=8, color="#777777"
     )
     axes[1, 1].set(title="after training", ylabel="top-1 on validation (%)", ylim=(0, 100))
 

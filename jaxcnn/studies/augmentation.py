@@ -37,7 +37,7 @@ def study(setting: Setting) -> Findings:
     return Findings(
         study="augmentation",
         question="What is each random change to images worth, where images are few?",
-        setup=f"{model.name}, width {width}, on {per_class} images a class of {setting.data.name}, the same for all "
+        setup=f"{model.name}, width {width}, on {per_class} images a class of {setting.data_name}, the same for all "
         f"seeds, {epochs} epochs in batches of {batch_size}, SGD at 0.1 with decay 5e-4; seeds {setting.seeds}. "
         f"crop: shifts of up to {pad_px} pixels; flip: in half of the cases; affine: turns to 15 degrees, sizes 0.85 "
         "to 1.15, shear to 12 degrees; colour: brightness, contrast and saturation by 0.6 to 1.4; cutout: a square of "

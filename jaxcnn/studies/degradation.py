@@ -79,19 +79,18 @@ def claims(nets: Sequence[Net]) -> tuple[Claim, ...]:
     """Returns what the numbers say of the deepest networks beside the shallowest ones."""
     (plain, *_, deep_plain), (residual, *_, deep) = ([net for net in nets if net.kind == kind] for kind in BLOCKS)
     worse = beyond_spread(deep.error, residual.error)
+    better, equal = beyond_spread(deep_plain.error, deep.error), deep_plain.num_parameters == deep.num_parameters
     grows = beyond_spread(deep_plain.gradient("initial"), plain.gradient("initial"))
     counts = f"{deep_plain.num_parameters:,} and {deep.num_parameters:,} parameters"
     gradients = (f"{net.name} {net.gradient('initial').text()}" for net in (plain, deep_plain))
     first = "A deeper plain network is worse in training, not only on new images."
-    second = "A deeper residual network is no worse in training than a shallow one."
+    second = "A deeper residual network is no worse in training than a shallow one, beyond the spread."
     third = "Of two deep networks with equally many parameters, the one with additions is better in training."
-    fourth = (
-        "Gradients do not vanish: with batch norm, the first layer's at the start is larger in a deep plain network."
-    )
+    fourth = "Gradients do not vanish: at the start the first layer's, with batch norm, grow with depth in plain nets."
     return (
         Claim(first, _errors(plain, deep_plain), beyond_spread(deep_plain.error, plain.error)),
         Claim(second, _errors(residual, deep), None if worse is None else not worse),
-        Claim(third, f"{counts}; {_errors(deep_plain, deep)}", beyond_spread(deep_plain.error, deep.error)),
+        Claim(third, f"{counts}; {_errors(deep_plain, deep)}", better and equal),
         Claim(fourth, f"norm {', '.join(gradients)}.", grows),
     )
 

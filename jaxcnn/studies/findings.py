@@ -1,6 +1,7 @@
 """What a study found: tables, a figure, and claims that the numbers support or not."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -77,7 +78,7 @@ class Findings:
     details: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns all but the figure, as JSON takes it."""
+        """Returns all but the figure, as JSON takes it: a number that is not finite is null."""
         whole = {
             "study": self.study,
             "question": self.question,
@@ -88,7 +89,16 @@ class Findings:
             "claims": [{**asdict(claim), "verdict": claim.verdict} for claim in self.claims],
             **self.details,
         }
-        return json.loads(json.dumps(whole, default=float))  # numbers of numpy
+        return _plain(json.loads(json.dumps(whole, default=float)))  # numbers of numpy
+
+
+def _plain(value: Any) -> Any:
+    """The same with null for numbers that are not finite, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_text(cell: Cell) -> str:

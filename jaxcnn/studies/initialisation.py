@@ -25,8 +25,7 @@ def study(setting: Setting) -> Findings:
     """Returns variances by layer, the fitted law, and the losses of networks that differ in their rule alone."""
     signals: dict[tuple[str, str], list[Signal]] = {}
     for activation in ACTIVATIONS:
-        network = setting.trials.job(_config(setting, "Kaiming", activation)).network
-        measure = make_signal(network.model)
+        measure = make_signal(setting.trials.job(_config(setting, "Kaiming", activation)).network.model)
         for rule in RULES:
             config = _config(setting, rule, activation)
             signals[activation, rule] = starting_signals(setting, config, IMAGES, measure)
@@ -39,6 +38,7 @@ def study(setting: Setting) -> Findings:
         for activation in ACTIVATIONS for way in WAYS
     }  # fmt: skip
     laws = {key: [fitted_law([layer.fan(key[1]) for layer in LAYERS], one) for one in own] for key, own in stds.items()}
+    chance = math.log(len(setting.trials.splits(setting.data).train.class_names))
     trained = setting.pick(quick=("Kaiming", "Xavier"), cpu=("Kaiming", "Xavier"), paper=tuple(RULES))
     runs = {rule: setting.trials.run(rule.replace(" ", "-"), _config(setting, rule), setting.seeds) for rule in trained}
     return Findings(
@@ -46,8 +46,8 @@ def study(setting: Setting) -> Findings:
         question="How large should initial weights be, and what happens if they are not?",
         setup=_setup(setting),
         tables=(_by_rule(signals, runs), _by_fan(stds, laws)),
-        claims=_claims(signals, laws, runs),
-        draw=lambda figure: draw_study(figure, signals, stds, [layer.fan("forward") for layer in LAYERS], runs),
+        claims=_claims(signals, laws, runs, chance),
+        draw=lambda figure: draw_study(figure, signals, stds, [layer.fan("forward") for layer in LAYERS], runs, chance),
         size=(12.5, 8.0),
         description="Mean square of activations and of gradients by layer, logarithmic, of ReLU (solid) and tanh "
         "(dashed); the std that keeps the variance against the fan; and the training loss.",
@@ -76,8 +76,8 @@ def _config(setting: Setting, rule: str, activation: Any = "relu") -> TrainConfi
 def _by_rule(signals: dict[tuple[str, str], list[Signal]], runs: dict[str, list[Trial]]) -> Table:
     rows = []
     for (activation, rule), own in signals.items():
-        losses = [one.train[-1]["loss"] for one in runs.get(rule, [])] if activation == "relu" else []
-        top1 = [one.top1 for one in runs.get(rule, [])] if activation == "relu" else []
+        trials = runs.get(rule, []) if activation == "relu" else []
+        losses, top1 = [one.train[-1]["loss"] for one in trials], [one.top1 for one in trials]
         rows.append(
             (activation, rule, Spread.of([one.mean_square[-1] / one.mean_square[1] for one in own]).mean,
              Spread.of([_factor(one) for one in own]).mean,
@@ -108,30 +108,30 @@ def _by_fan(stds: Stds, laws: dict[tuple[str, Way], list[Law]]) -> Table:
 
 
 def _claims(
-    signals: dict[tuple[str, str], list[Signal]], laws: dict[tuple[str, Way], list[Law]], runs: dict[str, list[Trial]]
-) -> tuple[Claim, ...]:
-    fits = {way: laws["relu", way] for way in WAYS}
-    constants = {way: Spread.of([one.constant for one in own]) for way, own in fits.items()}
-    powers = {way: Spread.of([one.exponent for one in own]) for way, own in fits.items()}
-    good = all(abs(constants[way].mean / 2 - 1) < 0.05 and abs(powers[way].mean + 0.5) < 0.02 for way in WAYS)
+    signals: dict[tuple[str, str], list[Signal]], laws: dict[tuple[str, Way], list[Law]], runs: dict[str, list[Trial]],
+    chance: float,
+) -> tuple[Claim, ...]:  # fmt: skip
+    constants, powers = ({way: Spread.of([getattr(one, name) for one in laws["relu", way]]) for way in WAYS}
+                         for name in ("constant", "exponent"))  # fmt: skip
+    fit = all(abs(constants[way].mean / 2 - 1) < 0.05 and abs(powers[way].mean + 0.5) < 0.02 for way in WAYS)
     factors = {rule: Spread.of([_factor(one) for one in signals["relu", rule]]) for rule in RULES}
     ratio = Spread.of([x / k for x, k in zip(factors["Xavier"].values, factors["Kaiming"].values, strict=True)])
     loss = {rule: Spread.of([one.train[-1]["loss"] for one in own]) for rule, own in runs.items()}
     top1 = {rule: Spread.of([one.top1 for one in own]) for rule, own in runs.items()}
     apart = beyond_spread(loss["Xavier"], loss["Kaiming"])
+    ends_so = loss["Xavier"].low > 0.99 * chance > 0.9 * chance > loss["Kaiming"].high
     depth = len(signals["relu", "Kaiming"][0].layers)
     return (
         Claim("After ReLU a kernel keeps the variance at std = sqrt(2 / fan): fan_in forward, fan_out backward.",
-              "; ".join(f"{way}: constant {constants[way].text()}, exponent {powers[way].text()}" for way in WAYS),
-              good),
+              "; ".join(f"{way}: constant {constants[way].text()}, power {powers[way].text()}" for way in WAYS), fit),
         Claim("With Kaiming's rule the signal stays within a small factor a layer; with Xavier's it halves with each.",
               f"factor a layer: {', '.join(f'{rule} {one.text()}' for rule, one in factors.items())}; Xavier against "
               f"Kaiming {ratio.text()} (1/2); padding takes a part of both",
               0.8 < factors["Kaiming"].mean < 1.25 and abs(ratio.mean - 0.5) < 0.05),
         Claim(f"A network of {depth} layers trains with Kaiming's rule and stalls with Xavier's.",
-              f"training loss {', '.join(f'{rule} {one.text()}' for rule, one in loss.items())} (ln 10 = "
-              f"{math.log(10):.4g}); top-1 {', '.join(f'{rule} {one.percent()}' for rule, one in top1.items())}",
-              None if apart is None else apart and loss["Xavier"].low > 0.99 * math.log(10)),
+              f"training loss {', '.join(f'{rule} {one.text()}' for rule, one in loss.items())} (a guess: "
+              f"{chance:.4g}); top-1 {', '.join(f'{rule} {one.percent()}' for rule, one in top1.items())}",
+              apart and ends_so),
     )  # fmt: skip
 
 
@@ -141,8 +141,8 @@ def _setup(setting: Setting) -> str:
         f"Stacks of {(config.model.stage_sizes or (0,))[0]} 3x3 convolutions of {config.model.width} channels without "
         "norm, a 2x2 max-pool, the mean over the map and the head; zero padding takes a little of the variance at each "
         f"border. Images of {config.data.image_size} pixels, {config.data.per_class or 'all'} a class; "
-        f"{config.train.epochs:g} epochs of batches of {config.train.batch_size}, SGD with momentum 0.9 at "
-        f"{config.optim.peak_lr:g} after one epoch of warm-up, gradients cut at a norm of {config.optim.clip_norm:g}, "
+        f"{config.train.epochs:g} epochs of batches of {config.train.batch_size}, SGD with Nesterov momentum 0.9 and "
+        f"decay 1e-4 at {config.optim.peak_lr:g}, an epoch of warm-up, gradients cut at {config.optim.clip_norm:g}, "
         f"the same for all rules. Signals are those of {IMAGES} training images before any step. Kaiming is by fan_in; "
         "where all layers are equally wide Xavier and LeCun differ in the first alone. He et al. 2015 (Delving Deep, "
         f"figure 3) train 30 wider layers on ImageNet. Seeds: {len(setting.seeds)}."

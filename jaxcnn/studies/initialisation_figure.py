@@ -26,6 +26,7 @@ def draw_study(
     stds: Mapping[tuple[str, Any], Sequence[Sequence[float]]],
     fans: Sequence[int],
     runs: Mapping[str, Sequence[Trial]],
+    chance: float,
 ) -> None:
     """Draws activations and gradients by layer, the law, and training losses.
 
@@ -35,6 +36,7 @@ def draw_study(
       stds: by (activation, way), [seed][layer]: what keeps the variance.
       fans: of the layers, forward.
       runs: of ReLU, by rule.
+      chance: loss of a guess: log K.
     """
     axes = figure.subplots(2, 2)
     for own, name, title in (
@@ -50,7 +52,7 @@ def draw_study(
             values = [min(one["loss"], 5.0) for one in trial.train]
             label = rule if trial is trials[0] else None
             axes[1, 1].plot(trial.epochs, values, color=COLOURS[rule], label=label, linewidth=1.4)
-    axes[1, 1].axhline(np.log(10), color="#999999", linewidth=1, linestyle=":", label="ln 10")
+    axes[1, 1].axhline(chance, color="#999999", linewidth=1, linestyle=":", label="a guess")
     axes[1, 1].set(title="training, ReLU", xlabel="epoch", ylabel="training loss (nats)", ylim=(0, 3))
     axes[1, 1].legend(fontsize=8)
 

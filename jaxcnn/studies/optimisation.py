@@ -76,10 +76,11 @@ def claims(nets: Sequence[Net]) -> tuple[Claim, ...]:
     curved = "The slice around a deep plain network curves downwards in more places."
     rises = f"{_told('half_width', *nets)} Deep to shallow: {told}."
     slower = beyond_spread(deep.of("half_width"), deep_plain.of("half_width"))
+    apart, steeper = beyond_spread(shares["residual"], shares["plain"]), bool(shares["plain"].high < 1)
     more = beyond_spread(deep_plain.of("negative"), deep.of("negative"))
     return (
         Claim(slow, _told("half_width", deep_plain, deep), slower),
-        Claim(steep, rises, beyond_spread(shares["residual"], shares["plain"])),
+        Claim(steep, rises, apart and steeper),
         Claim(curved, _told("negative", deep_plain, deep), more),
     )
 

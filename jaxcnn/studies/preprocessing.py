@@ -63,11 +63,11 @@ def study(setting: Setting) -> Findings:
         study="preprocessing",
         question="What does a network pay for inputs that are not normalised?",
         setup=f"Three convolutions 3x3, each with ReLU and a max-pool, and a linear head ({model.name} of stages "
-        f"{model.stage_sizes}, width {width}), on {job.num_train:,} images of {setting.data.name}, {epochs} epochs in "
-        f"batches of {batch_size}, SGD with momentum 0.9 at a constant {RATE}, without warm-up or augmentation; seeds "
-        f"{setting.seeds}. Eigenvalues: of the second moments of the 3x3 patches of {IMAGES} images, with a 1 for the "
-        f"bias. Own rate: the best that was found for them, {OWN_RATES}. Wrong unit: mean and std in units of 0..255, "
-        "taken off pixels in 0..1.",
+        f"{model.stage_sizes}, width {width}), on {job.num_train:,} images of {setting.data_name}, {epochs} epochs in "
+        f"batches of {batch_size}, SGD with Nesterov momentum 0.9 and decay 1e-4 at a constant {RATE}, "
+        f"no warm-up or augmentation; {len(setting.seeds)} seeds. Eigenvalues: of the second moments of 3x3 patches of "
+        f"{IMAGES} images, with a 1 for the bias. Own rate: the best that was found for them, {OWN_RATES}. "
+        "Wrong unit: mean and std in units of 0..255, taken off pixels in 0..1.",
         tables=(
             Table(
                 "steps",

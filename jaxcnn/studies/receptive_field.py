@@ -119,8 +119,8 @@ def _trained_claim(trained: list[Trained]) -> Claim:
 def _setup(setting: Setting, draws: int, trained: list[Trained]) -> str:
     run = setting.pick(
         quick="ResNet-8 on 1,000 digits, 20 epochs",
-        cpu="ResNet-20 on CIFAR-10, 15 epochs",
-        paper="ResNet-56, 160 epochs",
+        cpu="ResNet-20 on 5,000 images of CIFAR-10, padded, cropped and flipped, 10 epochs",
+        paper="ResNet-56 on CIFAR-10, padded, cropped and flipped, 160 epochs",
     )
     return (
         "**Fields** are those of the traced programs of the live modules. They are measured by the gradient of the "

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from jaxcnn.config import (
@@ -52,6 +53,12 @@ class Setting:
     data: DataConfig
     seeds: tuple[int, ...]
     trials: Trials
+
+    @property
+    def data_name(self) -> str:
+        """Of the data set, or of the folder or file."""
+        named = {"tfds": self.data.name, "synthetic": "drawn shapes"}
+        return named.get(self.data.source) or Path(self.data.data_dir or "").name
 
     def pick(self, **by_size: Any) -> Any:
         """Returns the value of this size: `setting.pick(quick=2, cpu=10, paper=160)`."""

@@ -197,10 +197,11 @@ class Trials:
         asked = "" if measure is None else f"{measure.__module__}.{measure.__qualname__}"
         if "<" in asked:
             raise ValueError(f"{asked}: a measure is a function of a module, so that its name says all of it")
-        data = dataclasses.replace(config.data, data_dir=None, cache_dir=None)  # the same data, wherever they lie
-        what = to_json(dataclasses.replace(config, data=data))
-        images = "" if preprocess is None else f" {preprocess}"
-        key = hashlib.sha256(f"{VERSION} {asked} {what}{images}".encode()).hexdigest()[:10]
+        # TFDS data are known by their name, wherever they lie; a folder or a file by its place alone.
+        data_dir = None if config.data.source == "tfds" else config.data.data_dir
+        data = dataclasses.replace(config.data, data_dir=data_dir, cache_dir=None)
+        what = to_json(dataclasses.replace(config, data=data)) + ("" if preprocess is None else f" {preprocess}")
+        key = hashlib.sha256(f"{VERSION} {asked} {what}".encode()).hexdigest()[:10]
         return self.folder / f"{label}-{config.seed}-{key}.json"
 
     def _held(
