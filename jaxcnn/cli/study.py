@@ -102,11 +102,9 @@ def carry_out(name: str, options: Any, data: DataConfig, study: Callable) -> dic
     trials = Trials(out / "trials")
     findings = study(Setting(options.size, data, tuple(range(options.seeds)), trials))
     seconds = time.perf_counter() - begun
-    machine = environment()
     footer = (
         f"`jaxcnn study {name} --size {options.size} --seeds {options.seeds}`, "
-        f"{', '.join(sorted(trials.devices)) or machine['device']}, jax {machine['versions']['jax']}: "
-        f"{trials.told(seconds)}."
+        f"{', '.join(sorted(trials.devices)) or environment()['device']}: {trials.told(seconds)}."
     )
     try:
         files = write_findings(findings, out, footer)
