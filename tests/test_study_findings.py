@@ -4,13 +4,14 @@ import csv
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxcnn.cli import main
-from jaxcnn.studies.catalogue import STUDIES
+from jaxcnn.studies.catalogue import STUDIES, find_study
 from jaxcnn.studies.findings import Claim, Findings, Table
 from jaxcnn.studies.rendering import as_markdown, write_findings
 
@@ -151,3 +152,10 @@ def test_a_mistake_is_told_in_one_line(made_up, argv, told, tmp_path, capsys) ->
     assert error.count("\n") == 1
     assert told in error
     assert not made_up
+
+
+def test_every_study_of_the_catalogue_is_there_and_short() -> None:
+    for name in STUDIES:
+        study = find_study(name)
+        lines = len(Path(study.__code__.co_filename).read_text().splitlines())
+        assert lines < 150, f"{name} has {lines} lines: what does not fit is the library's"

@@ -104,12 +104,10 @@ def carry_out(name: str, options: Any, data: DataConfig, study: Callable) -> dic
     trials = Trials(out / "trials")
     findings = study(Setting(options.size, data, tuple(range(options.seeds)), trials))
     seconds = time.perf_counter() - begun
-    machine = environment()
     findings = dataclasses.replace(findings, setup=findings.setup + _of_other_data(options, data))
     footer = (
         f"`{_command(name, options)}`, "
-        f"{', '.join(sorted(trials.devices)) or machine['device']}, jax {machine['versions']['jax']}: "
-        f"{trials.told(seconds)}."
+        f"{', '.join(sorted(trials.devices)) or environment()['device']}: {trials.told(seconds)}."
     )
     try:
         files = write_findings(findings, out, footer)

@@ -42,7 +42,7 @@ class Net:
 
 def study(setting: Setting) -> Findings:
     """Returns training and test error of plain and residual networks by depth, and gradients by layer."""
-    depths, width = setting.pick(quick=((8, 20, 44), 4), cpu=((20, 32, 44), 8), paper=((20, 32, 44, 56), 16))
+    depths, width = setting.pick(quick=((8, 20, 44), 4), cpu=((20, 44), 8), paper=((20, 32, 44, 56), 16))
     setting = setting.resized(quick=14, cpu=16, paper=None)  # a quarter of the arithmetic
     nets = [_net(setting, kind, depth, width) for kind in ("plain", "residual") for depth in depths]
     return Findings(

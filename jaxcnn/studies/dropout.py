@@ -43,7 +43,7 @@ def study(setting: Setting) -> Findings:
 
 def _config(setting: Setting, one: float) -> TrainConfig:
     """A small VGG; a unit is dropped with probability `one` after each stage and before the head."""
-    sizes, side = setting.pick(quick=((1, 1), 14), cpu=((1, 1, 1), 32), paper=((2, 2, 2), 32))
+    sizes, side = setting.pick(quick=((1, 1), 14), cpu=((1, 1, 1), 16), paper=((2, 2, 2), 32))
     width, count = setting.pick(quick=(32, 20), cpu=(32, 100), paper=(64, 100))
     model = ModelConfig(name="vgg11", stage_sizes=sizes, width=width, norm="none", dropout=one, block_dropout=one)
     config = setting.config(

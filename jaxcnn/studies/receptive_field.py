@@ -64,7 +64,7 @@ def _plain(blocks: int, setting: Setting) -> Seen:
 
 
 def _trained(setting: Setting) -> list[Trained]:
-    model = ModelConfig(name=setting.pick(quick="resnet8", cpu="resnet20", paper="resnet56"))
+    model = ModelConfig(name=setting.pick(quick="resnet8", cpu="resnet8", paper="resnet56"))
     epochs, per_class = setting.pick(quick=(20, 100), cpu=(10, 500), paper=(160, None))
     augment = setting.pick(quick=AS_THEY_ARE, cpu=HE_2015, paper=HE_2015)
     config = setting.config("field", model, epochs=epochs, augment=augment, every_epochs=epochs, per_class=per_class)
