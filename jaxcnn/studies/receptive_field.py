@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from jaxcnn.config import ModelConfig
+from jaxcnn.config import ModelConfig, TrainConfig
 from jaxcnn.inspection.effective_field import fit_gaussian
 from jaxcnn.studies.findings import Claim, Findings
 from jaxcnn.studies.seen_figure import draw
@@ -64,11 +64,15 @@ def _plain(blocks: int, setting: Setting) -> Seen:
 
 
 def _trained(setting: Setting) -> list[Trained]:
+    config = _config(setting)
+    return trained_fields(setting.trials.run(config.model.name, config, setting.seeds, measure_field))
+
+
+def _config(setting: Setting) -> TrainConfig:
     model = ModelConfig(name=setting.pick(quick="resnet8", cpu="resnet8", paper="resnet56"))
     epochs, per_class = setting.pick(quick=(20, 100), cpu=(10, 500), paper=(160, None))
     augment = setting.pick(quick=AS_THEY_ARE, cpu=HE_2015, paper=HE_2015)
-    config = setting.config("field", model, epochs=epochs, augment=augment, every_epochs=epochs, per_class=per_class)
-    return trained_fields(setting.trials.run(model.name, config, setting.seeds, measure_field))
+    return setting.config("field", model, epochs=epochs, augment=augment, every_epochs=epochs, per_class=per_class)
 
 
 def _stack_claim(stacks: list[Stack]) -> Claim:
@@ -117,11 +121,10 @@ def _trained_claim(trained: list[Trained]) -> Claim:
 
 
 def _setup(setting: Setting, draws: int, trained: list[Trained]) -> str:
-    run = setting.pick(
-        quick="ResNet-8 on 1,000 digits, 20 epochs",
-        cpu="ResNet-20 on 5,000 images of CIFAR-10, padded, cropped and flipped, 10 epochs",
-        paper="ResNet-56 on CIFAR-10, padded, cropped and flipped, 160 epochs",
-    )
+    config = _config(setting)
+    changed = setting.pick(quick="as they are", cpu="shifted and mirrored", paper="shifted and mirrored")
+    run = f"{config.model.name} on {setting.data_name}, {config.data.per_class or 'all'} images a class, {changed}, "
+    run += f"{config.train.epochs:g} epochs, {len(trained)} seeds"
     return (
         "**Fields** are those of the traced programs of the live modules. They are measured by the gradient of the "
         f"centre unit of each map with respect to the image, over {draws} draws of weights and images, on the CPU. "
