@@ -113,6 +113,15 @@ def test_the_command_writes_the_findings_of_a_study_of_the_size_and_seeds_that_a
     assert cpu.data.train_split == "train[:20000]"
 
 
+def test_ctrl_c_between_trainings_exits_with_75_and_says_what_is_kept(made_up, tmp_path, capsys, monkeypatch) -> None:
+    def study(setting):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["jaxcnn.studies.made_up"], "study", study)
+    assert main(["study", "made-up", "--out", str(tmp_path)]) == 75
+    assert f"what was trained is kept in {tmp_path}/trials" in capsys.readouterr().err
+
+
 def test_other_data_are_taken_as_they_are(made_up, tmp_path) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert main(["study", "made-up", "--size", "cpu", *out, "--data.name", "fashion_mnist"]) == 0

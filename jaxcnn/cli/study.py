@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn.config import DataConfig, TrainConfig
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, Interrupted
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,11 @@ def carry_out(name: str, options: Any, data: DataConfig, study: Callable) -> dic
         raise InputError(f"--out {out}: {error.strerror}") from None
     begun = time.perf_counter()
     trials = Trials(out / "trials")
-    findings = study(Setting(options.size, data, tuple(range(options.seeds)), trials))
+    try:
+        findings = study(Setting(options.size, data, tuple(range(options.seeds)), trials))
+    except KeyboardInterrupt:  # between its trainings
+        told = f"what was trained is kept in {trials.folder}"
+        raise Interrupted(f"interrupted; {told}: the same command goes on from there") from None
     seconds = time.perf_counter() - begun
     findings = dataclasses.replace(findings, setup=findings.setup + _of_other_data(options, data))
     footer = (
