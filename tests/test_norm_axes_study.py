@@ -50,7 +50,7 @@ def test_the_study_tells_what_was_measured_of_norms_and_trials(setting, monkeypa
 
     def trained(label, config, seeds):
         figures = [({"loss": 1.0, "top1": tops.get(label, 0.7) + 0.01 * seed},) for seed in seeds]
-        return [Trial(label, seed, (1.0,), one, (), one, (), (), True, {}, 1.0)
+        return [Trial(label, seed, (1.0,), one, (), one, (), (), True, {}, 1.0, "cpu")
                 for seed, one in zip(seeds, figures, strict=True)]  # fmt: skip
 
     monkeypatch.setattr(setting.trials, "run", trained)

@@ -125,8 +125,9 @@ def _setup(setting: Setting, config: TrainConfig) -> str:
         f"{WORKERS[setting.size]} workers of so many images each make a batch, and batch norm normalises those of a "
         "worker together (`virtual_batch_size`), as on the 8 GPUs of the paper: so the gradient's batch is larger than "
         f"that of the statistics. {config.train.epochs:g} epochs with each, so more steps with fewer images; "
-        f"SGD with Nesterov momentum 0.9 at 0.1 times images / 32, {config.model.num_groups} groups, {len(setting.seeds)} seeds. Running statistics keep "
-        "0.9 of the old from worker to worker, so they are those of the last ten: with 2 images each, of some 20, "
+        f"SGD with Nesterov momentum 0.9 at 0.1 times images / 32, {config.model.num_groups} groups, "
+        f"{len(setting.seeds)} seeds. Running statistics keep 0.9 of the old from worker to worker, so they are "
+        "those of the last ten: with 2 images each, of some 20, "
         f"which is a part of what batch norm loses. Cut: {cuts}"
     )
 
