@@ -16,7 +16,7 @@ from jaxcnn.studies.spread import Spread, beyond_spread
 from jaxcnn.studies.starting_points import starting_signals
 
 NAMES = tuple(COLOURS)
-DEPTHS = {"quick": (2, 8, 16), "cpu": (2, 16, 32), "paper": (2, 4, 8, 16, 32)}
+DEPTHS = {"quick": (2, 8, 16), "cpu": (2, 32), "paper": (2, 4, 8, 16, 32)}
 """Layers with weights: 3x3 convolutions and the head."""
 LINE = tuple(np.linspace(-6, 6, 1201).tolist())
 IMAGES = 64  # whose loss gives the gradients at the start
