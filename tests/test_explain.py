@@ -90,18 +90,25 @@ def test_a_class_and_a_layer_may_be_chosen_and_a_grey_image_given(run, tmp_path,
         (["{run}", "{tmp}/none.png"], "{tmp}/none.png: No such file"),
         (["{run}", "{tmp}/text.png"], "{tmp}/text.png: not a readable image"),
         (["{run}", "{image}", "--out", "{tmp}/nowhere/why.png"], "--out {tmp}/nowhere/why.png: No such file"),
+        (["{run}", "{image}", "--out", "{image}"], "{image} is the image itself, which stays as it is"),
+        (["{run}", "{image}", "--out", "{tmp}/why.jpg"], "--out {tmp}/why.jpg: what is drawn is a PNG"),
+        (["{run}", "{image}", "--out", "{tmp}/folder.png"], "--out {tmp}/folder.png: it is a folder"),
+        (["{run}@7", "{image}"], "no checkpoint at step 7"),
         (["{run}", "{image}", "--top", "0"], "--top 0: at least 1"),
         (["{run}", "{image}", "--checkpoint", "bset"], "--checkpoint 'bset'"),
     ],
 )
 def test_a_mistake_is_one_line(run, image, tmp_path, capsys, arguments, message) -> None:
     (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "folder.png").mkdir()
+    pixels = image.read_bytes()
     places = {"run": run, "image": image, "tmp": tmp_path}
     assert main(["explain", *(argument.format(**places) for argument in arguments)]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message.format(**places) in errors[0]
-    assert not list(tmp_path.glob("*explain*"))
+    assert {file.name for file in tmp_path.iterdir()} == {"text.png", "folder.png"}
+    assert image.read_bytes() == pixels
 
 
 def test_a_run_without_data_has_the_pictures_that_need_none(run, tmp_path) -> None:
