@@ -43,7 +43,9 @@ def run(argv: Sequence[str], *, started: float) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxcnn explain", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run", metavar="RUN", help="run folder, or RUN@best, RUN@latest, RUN@STEP; its preprocessing is used")
+    parser.add_argument(
+        "run", metavar="RUN", help="run folder, or RUN@best, RUN@latest, RUN@STEP; its preprocessing is used"
+    )
     parser.add_argument("image", metavar="IMAGE", help="image file, of any size, grey or colour")
     parser.add_argument("--out", metavar="FILE", help="PNG to write (default: IMAGE's name .explain.png, here)")
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="whose evidence (default: the predicted)")
@@ -124,5 +126,7 @@ def _tell(found: Any, files: list[Path], options: Any) -> None:
         print(f"{name}: nothing in {found.part} speaks for it")
     else:
         rows, columns = f"rows {place[0]}-{place[2] - 1}", f"columns {place[1]}-{place[3] - 1}"
-        print(f"{name}: evidence of {found.part} at least half as strong as its maximum is in {rows}, {columns} of {size}")
+        print(
+            f"{name}: evidence of {found.part} at least half as strong as its maximum is in {rows}, {columns} of {size}"
+        )
     print("drawn: " + ", ".join(map(str, files)))
