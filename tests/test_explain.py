@@ -1,5 +1,6 @@
 """`jaxcnn explain` and the pictures of a run: what they write, and how mistakes are told."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxcnn.cli import main
+from jaxcnn.cli import explain, main
 from jaxcnn.cli.inspect_pictures import write_pictures
 from jaxcnn.config import ModelConfig
 from jaxcnn.errors import InputError
+from jaxcnn.inspection.explanation import Explanation
 from jaxcnn.inspection.pictures import draw_activations, draw_feature_maps, draw_filters, kernels_of
 from jaxcnn.models import build_model
 from jaxcnn.paths import flatten
@@ -79,6 +81,15 @@ def test_a_class_and_a_layer_may_be_chosen_and_a_grey_image_given(run, tmp_path,
     assert "frog: " in told
     assert "stage2" in told
     assert out.is_file()
+
+
+def test_a_map_of_one_place_is_not_told_as_one(capsys) -> None:
+    heat = np.ones((8, 8), np.float32)
+    found = Explanation(np.zeros((8, 8, 1), np.uint8), 0, "stage5", (1, 1), heat, ("cat", "dog"), np.array([0.7, 0.3]))
+    explain._tell(found, [], argparse.Namespace(image="photo.png", top=2, json=False))
+    told = capsys.readouterr().out
+    assert "cat: the map of stage5 has one place for the whole image" in told
+    assert "rows" not in told
 
 
 @pytest.mark.parametrize(

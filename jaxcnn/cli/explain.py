@@ -124,6 +124,8 @@ def _tell(found: Any, files: list[Path], options: Any) -> None:
     size = "x".join(map(str, found.image.shape[:2]))
     if place is None:
         print(f"{name}: nothing in {found.part} speaks for it")
+    elif found.grid == (1, 1):
+        print(f"{name}: the map of {found.part} has one place for the whole image; ask an earlier --layer for where")
     else:
         rows, columns = f"rows {place[0]}-{place[2] - 1}", f"columns {place[1]}-{place[3] - 1}"
         print(

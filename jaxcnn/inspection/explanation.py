@@ -157,7 +157,8 @@ def _draw_classes(axes: Any, explanation: Explanation, top: int) -> None:
     for tick, label in zip(axes.get_yticklabels(), shown, strict=True):
         tick.set_fontweight("bold" if label == explanation.label else "normal")
     for place, share in zip(places, shares, strict=True):
-        axes.text(min(share, 78) + 1.5, place, f"{share:.1f} %", va="center", fontsize=9)
+        at, side = (share - 1.5, "right") if share > 80 else (share + 1.5, "left")  # within the axes
+        axes.text(at, place, f"{share:.1f} %", va="center", ha=side, fontsize=9)
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="probability (%)")
     axes.set_title("what it is taken for", fontsize=9)
