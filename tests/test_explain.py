@@ -130,6 +130,14 @@ def test_a_run_without_data_has_the_pictures_that_need_none(run, tmp_path) -> No
         write_pictures(run, run / "config.json")
 
 
+def test_the_heading_of_few_filters_is_not_cut(loaded, tmp_path) -> None:
+    draw_filters(loaded.network, loaded.variables, tmp_path / "filters.png")
+    heading = pixels_of(tmp_path / "filters.png")[:30]  # of a sheet of four kernels
+    assert heading.min() < 128
+    assert (heading[:, :4] == 255).all()
+    assert (heading[:, -4:] == 255).all()
+
+
 def test_kernels_are_listed_in_the_order_in_which_they_are_applied(loaded) -> None:
     kernels = kernels_of(loaded.network, loaded.variables)
     assert list(kernels)[:3] == ["backbone/stem/conv", "backbone/stage1/block1/conv1", "backbone/stage1/block1/conv2"]
