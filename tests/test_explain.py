@@ -16,6 +16,7 @@ from jaxcnn.cli import explain, main
 from jaxcnn.cli.inspect_pictures import write_pictures
 from jaxcnn.config import ModelConfig
 from jaxcnn.errors import InputError
+from jaxcnn.inspection import explanation
 from jaxcnn.inspection.explanation import Explanation
 from jaxcnn.inspection.pictures import draw_activations, draw_feature_maps, draw_filters, kernels_of
 from jaxcnn.models import build_model
@@ -128,6 +129,13 @@ def test_a_run_without_data_has_the_pictures_that_need_none(run, tmp_path) -> No
     assert all(pixels_of(file).std() > 1 for file in files)
     with pytest.raises(InputError, match="--pictures"):
         write_pictures(run, run / "config.json")
+
+
+def test_weights_that_are_not_finite_explain_nothing(loaded) -> None:
+    variables = jax.tree.map(np.array, loaded.variables)
+    variables["params"]["head"]["kernel"][0, 0] = np.nan
+    with pytest.raises(InputError, match="not finite: see jaxcnn inspect"):
+        explanation.explain(loaded.network, variables, np.full((16, 16, 3), 200, np.uint8))
 
 
 def test_the_heading_of_few_filters_is_not_cut(loaded, tmp_path) -> None:

@@ -72,7 +72,7 @@ def explain(
       part: of the backbone, whose map is looked at; none: the last.
 
     Raises:
-      InputError: no such class, or no such part.
+      InputError: no such class, no such part, or logits or evidence that are not finite.
     """
     part = check_part(network.model, part)
     label = None if class_name is None else label_of(class_name, network.class_names)
@@ -87,6 +87,8 @@ def explain(
     given = jnp.asarray([-1 if label is None else label])
     found = jax.jit(run, compiler_options=compiler_options())(variables, seen[None], given)
     heat, probabilities = map(np.asarray, found)
+    if not np.isfinite(probabilities).all() or not np.isfinite(heat).all():
+        raise InputError("what the network makes of it is not finite: see jaxcnn inspect RUN --sort -nonfinite")
     return Explanation(
         image=seen,
         label=int(probabilities.argmax()) if label is None else label,
