@@ -28,6 +28,8 @@ def load_config(path: str | Path) -> TrainConfig:
     if not path.is_file():
         siblings = [str(file) for file in (path.parent if path.parent.is_dir() else Path("configs")).glob("*.py")]
         raise InputError(f"no config file {path}; {did_you_mean(str(path), siblings)}")
+    if path.suffix == ".json":
+        raise InputError(f"{path}: a config is a Python file with get_config(); of a run, name its folder instead")
     names = _run(path, lambda: runpy.run_path(str(path)))
     get_config = names.get("get_config")
     if not callable(get_config):

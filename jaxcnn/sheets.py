@@ -41,7 +41,7 @@ def draw_grid(
         for c, image in enumerate(row):
             canvas[r * step : r * step + tile_px, c * step : c * step + tile_px] = _tile(image, tile_px)
     dpi, left_px, top_px = 100, 20 + 7 * max(map(len, row_labels), default=0), 50 if title or column_labels else 8
-    height, width = canvas.shape[0] + top_px, canvas.shape[1] + left_px
+    height, width = canvas.shape[0] + top_px, max(canvas.shape[1] + left_px, 20 + 7 * len(title))
     figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
     FigureCanvasAgg(figure)
     figure.figimage(canvas, xo=left_px, yo=0, origin="upper")

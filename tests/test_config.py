@@ -100,3 +100,9 @@ def test_a_missing_config_file_names_the_nearest(tmp_path: Path) -> None:
 
 def test_lists_in_a_config_become_tuples() -> None:
     assert check(TrainConfig(freeze=["head/*"]), "x").freeze == ("head/*",)  # type: ignore[arg-type]
+
+
+def test_the_json_of_a_run_is_not_run_as_python(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"init_from": null}')
+    with pytest.raises(InputError, match="name its folder instead"):
+        load_config(tmp_path / "config.json")

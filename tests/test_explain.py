@@ -1,5 +1,6 @@
 """`jaxcnn explain` and the pictures of a run: what they write, and how mistakes are told."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxcnn.cli import main
+from jaxcnn.cli import explain, main
 from jaxcnn.cli.inspect_pictures import write_pictures
 from jaxcnn.config import ModelConfig
 from jaxcnn.errors import InputError
+from jaxcnn.inspection import explanation
+from jaxcnn.inspection.explanation import Explanation
 from jaxcnn.inspection.pictures import draw_activations, draw_feature_maps, draw_filters, kernels_of
 from jaxcnn.models import build_model
 from jaxcnn.paths import flatten
@@ -81,6 +84,15 @@ def test_a_class_and_a_layer_may_be_chosen_and_a_grey_image_given(run, tmp_path,
     assert out.is_file()
 
 
+def test_a_map_of_one_place_is_not_told_as_one(capsys) -> None:
+    heat = np.ones((8, 8), np.float32)
+    found = Explanation(np.zeros((8, 8, 1), np.uint8), 0, "stage5", (1, 1), heat, ("cat", "dog"), np.array([0.7, 0.3]))
+    explain._tell(found, [], argparse.Namespace(image="photo.png", top=2, json=False))
+    told = capsys.readouterr().out
+    assert "cat: the map of stage5 has one place for the whole image" in told
+    assert "rows" not in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -90,18 +102,25 @@ def test_a_class_and_a_layer_may_be_chosen_and_a_grey_image_given(run, tmp_path,
         (["{run}", "{tmp}/none.png"], "{tmp}/none.png: No such file"),
         (["{run}", "{tmp}/text.png"], "{tmp}/text.png: not a readable image"),
         (["{run}", "{image}", "--out", "{tmp}/nowhere/why.png"], "--out {tmp}/nowhere/why.png: No such file"),
+        (["{run}", "{image}", "--out", "{image}"], "{image} is the image itself, which stays as it is"),
+        (["{run}", "{image}", "--out", "{tmp}/why.jpg"], "--out {tmp}/why.jpg: what is drawn is a PNG"),
+        (["{run}", "{image}", "--out", "{tmp}/folder.png"], "--out {tmp}/folder.png: it is a folder"),
+        (["{run}@7", "{image}"], "no checkpoint at step 7"),
         (["{run}", "{image}", "--top", "0"], "--top 0: at least 1"),
         (["{run}", "{image}", "--checkpoint", "bset"], "--checkpoint 'bset'"),
     ],
 )
 def test_a_mistake_is_one_line(run, image, tmp_path, capsys, arguments, message) -> None:
     (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "folder.png").mkdir()
+    pixels = image.read_bytes()
     places = {"run": run, "image": image, "tmp": tmp_path}
     assert main(["explain", *(argument.format(**places) for argument in arguments)]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message.format(**places) in errors[0]
-    assert not list(tmp_path.glob("*explain*"))
+    assert {file.name for file in tmp_path.iterdir()} == {"text.png", "folder.png"}
+    assert image.read_bytes() == pixels
 
 
 def test_a_run_without_data_has_the_pictures_that_need_none(run, tmp_path) -> None:
@@ -110,6 +129,21 @@ def test_a_run_without_data_has_the_pictures_that_need_none(run, tmp_path) -> No
     assert all(pixels_of(file).std() > 1 for file in files)
     with pytest.raises(InputError, match="--pictures"):
         write_pictures(run, run / "config.json")
+
+
+def test_weights_that_are_not_finite_explain_nothing(loaded) -> None:
+    variables = jax.tree.map(np.array, loaded.variables)
+    variables["params"]["head"]["kernel"][0, 0] = np.nan
+    with pytest.raises(InputError, match="not finite: see jaxcnn inspect"):
+        explanation.explain(loaded.network, variables, np.full((16, 16, 3), 200, np.uint8))
+
+
+def test_the_heading_of_few_filters_is_not_cut(loaded, tmp_path) -> None:
+    draw_filters(loaded.network, loaded.variables, tmp_path / "filters.png")
+    heading = pixels_of(tmp_path / "filters.png")[:30]  # of a sheet of four kernels
+    assert heading.min() < 128
+    assert (heading[:, :4] == 255).all()
+    assert (heading[:, -4:] == 255).all()
 
 
 def test_kernels_are_listed_in_the_order_in_which_they_are_applied(loaded) -> None:

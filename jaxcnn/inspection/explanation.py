@@ -72,7 +72,7 @@ def explain(
       part: of the backbone, whose map is looked at; none: the last.
 
     Raises:
-      InputError: no such class, or no such part.
+      InputError: no such class, no such part, or logits or evidence that are not finite.
     """
     part = check_part(network.model, part)
     label = None if class_name is None else label_of(class_name, network.class_names)
@@ -87,6 +87,8 @@ def explain(
     given = jnp.asarray([-1 if label is None else label])
     found = jax.jit(run, compiler_options=compiler_options())(variables, seen[None], given)
     heat, probabilities = map(np.asarray, found)
+    if not np.isfinite(probabilities).all() or not np.isfinite(heat).all():
+        raise InputError("what the network makes of it is not finite: see jaxcnn inspect RUN --sort -nonfinite")
     return Explanation(
         image=seen,
         label=int(probabilities.argmax()) if label is None else label,
@@ -157,7 +159,8 @@ def _draw_classes(axes: Any, explanation: Explanation, top: int) -> None:
     for tick, label in zip(axes.get_yticklabels(), shown, strict=True):
         tick.set_fontweight("bold" if label == explanation.label else "normal")
     for place, share in zip(places, shares, strict=True):
-        axes.text(min(share, 78) + 1.5, place, f"{share:.1f} %", va="center", fontsize=9)
+        at, side = (share - 1.5, "right") if share > 80 else (share + 1.5, "left")  # within the axes
+        axes.text(at, place, f"{share:.1f} %", va="center", ha=side, fontsize=9)
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="probability (%)")
     axes.set_title("what it is taken for", fontsize=9)
