@@ -17,7 +17,7 @@ from jaxcnn.studies.stage_probes import PRETRAINED, RANDOM, Found, Probed, best_
 from jaxcnn.studies.transfer_report import Curve, draw, few_table, points_table
 from jaxcnn.studies.transfer_tasks import Transfer, short, task_name, transfer_of
 
-COUNTS = {"quick": (5, 20, 80), "cpu": (5, 20, 100, 500), "paper": (5, 20, 100, 500)}
+COUNTS = {"quick": (5, 20, 80), "cpu": (5, 100), "paper": (5, 20, 100, 500)}
 """Training images a class of the curve."""
 STEPS = {"quick": 100, "cpu": 300, "paper": 1000}
 """Of each training on few images."""
