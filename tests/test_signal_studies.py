@@ -206,6 +206,7 @@ def _drawn(findings, tmp_path) -> None:
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_study_of_activations(setting, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(activations, "NAMES", ("sigmoid", "relu", "gelu"))
     monkeypatch.setitem(activations.DEPTHS, "quick", (2, 4))
@@ -226,6 +227,7 @@ def test_the_study_of_activations(setting, monkeypatch, tmp_path) -> None:
     _drawn(findings, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_study_of_initialisation(setting, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(initialisation, "LAYERS", (Layer(1, 32, 32), Layer(3, 8, 16)))
     monkeypatch.setattr(initialisation, "ACTIVATIONS", ("relu",))
