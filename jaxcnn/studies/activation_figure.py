@@ -60,7 +60,9 @@ def _draw_kink(axes: Any) -> None:
         jumps = np.maximum(np.abs(own.jump), 1e-12)  # sigmoid and tanh are odd about 0: they differ by rounding alone
         axes.loglog(own.steps, jumps, color=COLOURS[name], marker="o", markersize=3, label=name)
     axes.set(
-        title="slope to the right of 0 less that to the left", xlabel="step h", ylabel="difference, at least 1e-12"
+        title="slope to the right of 0 less that to the left",
+        xlabel="step h",
+        ylabel="difference (1e-12 where it is less)",
     )
     axes.legend(fontsize=8)
 
@@ -70,10 +72,11 @@ def draw_by_depth(
 ) -> None:
     """Draws the mean of each activation against the number of layers, with lowest and highest seed."""
     for name in COLOURS:
-        own = [values[name, depth] for depth in depths]
+        there = [depth for depth in depths if (name, depth) in values]
+        own = [values[name, depth] for depth in there]
         mean = np.asarray([factor * one.mean for one in own])
         low, high = (np.asarray([factor * getattr(one, end) for one in own]) for end in ("low", "high"))
-        axes.plot(depths, mean, color=COLOURS[name], marker="o", markersize=4, label=name)
-        axes.fill_between(depths, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
+        axes.plot(there, mean, color=COLOURS[name], marker="o", markersize=4, label=name)
+        axes.fill_between(there, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
     axes.set_xlabel("layers with weights")
     axes.set_xticks(depths)

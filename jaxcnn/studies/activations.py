@@ -16,8 +16,9 @@ from jaxcnn.studies.spread import Spread, beyond_spread
 from jaxcnn.studies.starting_points import starting_signals
 
 NAMES = tuple(COLOURS)
-DEPTHS = {"quick": (2, 8, 16), "cpu": (2, 32), "paper": (2, 4, 8, 16, 32)}
+DEPTHS = {"quick": (2, 8, 16), "cpu": (2, 4, 8, 16, 32), "paper": (2, 4, 8, 16, 32)}
 """Layers with weights: 3x3 convolutions and the head."""
+UNTRAINED = {"quick": (), "cpu": (4, 8, 16), "paper": ()}  # of these the gradient at the start alone
 LINE = tuple(np.linspace(-6, 6, 1201).tolist())
 IMAGES = 64  # whose loss gives the gradients at the start
 Runs = dict[tuple[str, int], Spread]
@@ -26,27 +27,26 @@ Runs = dict[tuple[str, int], Spread]
 def study(setting: Setting) -> Findings:
     """Returns gradient norms of the first layer and accuracies, and the numerics of each function around 0."""
     depths, seeds = DEPTHS[setting.size], setting.seeds
-    gradients: Runs = {}
-    accuracy: Runs = {}
+    gradients, accuracy = Runs(), Runs()
     for depth in reversed(depths):
         for name in NAMES:
             config = _config(setting, name, depth)
             start = starting_signals(setting, config, IMAGES)
             gradients[name, depth] = Spread.of([one.kernel_gradient[0] for one in start])
-            trained = setting.trials.run(f"{name}-{depth}", config, seeds)
-            accuracy[name, depth] = Spread.of([one.top1 for one in trained])
+            if depth not in UNTRAINED[setting.size]:
+                trained = setting.trials.run(f"{name}-{depth}", config, seeds)
+                accuracy[name, depth] = Spread.of([one.top1 for one in trained])
     chance = 1 / len(setting.trials.splits(setting.data).train.class_names)
     factors = {name: _factors(gradients, name, depths) for name in NAMES}
     around = {name: slopes(ACTIVATIONS[name]) for name in NAMES}
     curves = {name: derivative(ACTIVATIONS[name], np.asarray(LINE)) for name in NAMES}
     layers = Table(
         "layers",
-        "Norm of the gradient of the first kernel at the start, and top-1 on validation at the end, by number of "
-        "layers: mean and standard deviation over seeds.",
-        ("activation", "layers", "gradient of the first kernel", "std of it", "top-1 (%)", "std of it"),
+        "Norm of the first kernel's gradient at the start, and top-1 on validation at the end: mean and std of seeds.",
+        ("activation", "layers", "gradient of the first kernel", "std of gradient", "top-1 (%)", "std of top-1"),
         tuple(
             (name, depth, gradients[name, depth].mean, gradients[name, depth].std,
-             100 * accuracy[name, depth].mean, 100 * accuracy[name, depth].std)
+             *((100 * own.mean, 100 * own.std) if (own := accuracy.get((name, depth))) else (None, None)))
             for name in NAMES for depth in depths
         ),
     )  # fmt: skip
@@ -97,9 +97,8 @@ def _config(setting: Setting, name: Any, depth: int) -> TrainConfig:
 
 def _factors(gradients: Runs, name: str, depths: tuple[int, ...]) -> Spread:
     """Of each seed, c of the gradient as c^depth."""
-    seeds = range(len(gradients[name, depths[0]].values))
-    return Spread.of([factor_a_step([gradients[name, depth].values[seed] for depth in depths], depths)
-                      for seed in seeds])  # fmt: skip
+    each = zip(*(gradients[name, depth].values for depth in depths), strict=True)
+    return Spread.of([factor_a_step(list(norms), depths) for norms in each])
 
 
 def _claims(
@@ -144,6 +143,7 @@ def _setup(setting: Setting, depths: tuple[int, ...]) -> str:
         f"{config.data.image_size} pixels, {config.data.per_class or 'all'} a class; {config.train.epochs:g} epochs of "
         f"batches of {config.train.batch_size}; Adam at {config.optim.peak_lr:g} after one epoch of warm-up, then a "
         "cosine to 0, the same for all. Gradients at the start are of the mean loss of "
-        f"{IMAGES} training images, before any step. Seeds: {len(setting.seeds)}. No one paper has this experiment: "
+        f"{IMAGES} training images, before any step. Seeds: {len(setting.seeds)}. "
+        f"{UNTRAINED[setting.size] or 'None'} layers are not trained. No one paper has this experiment: "
         "Glorot & Bengio 2010 compare activations at up to five layers, He et al. 2015 initialisers at 22 and 30."
     )
