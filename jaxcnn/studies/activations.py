@@ -1,6 +1,5 @@
 """Why sigmoid vanishes: the gradient of the first layer by depth and activation, what trains, and kinks at 0."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,9 +76,9 @@ def study(setting: Setting) -> Findings:
 
 def _config(setting: Setting, name: Any, depth: int) -> TrainConfig:
     """A stack of convolutions of one width, a max-pool, the mean over the map and the head."""
-    side, width = setting.pick(quick=(14, 16), cpu=(16, 32), paper=(32, 64))
+    width = setting.pick(quick=16, cpu=32, paper=64)
     model = ModelConfig(name="vgg11", stage_sizes=(depth - 1,), width=width, norm="none", activation=name, dropout=0.0)
-    config = setting.config(
+    return setting.resized(quick=14, cpu=16, paper=32).config(
         f"{name}-{depth}",
         model,
         epochs=setting.pick(quick=8, cpu=12, paper=60),
@@ -92,7 +91,6 @@ def _config(setting: Setting, name: Any, depth: int) -> TrainConfig:
         every_epochs=setting.pick(quick=8, cpu=4, paper=5),
         clean=0,
     )
-    return replace(config, data=replace(config.data, image_size=config.data.image_size or side))
 
 
 def _factors(gradients: Runs, name: str, depths: tuple[int, ...]) -> Spread:

@@ -1,7 +1,6 @@
 """What dropout does: the gap between train and validation on a small sample, gradients, and how alike features are."""
 
 import itertools
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +42,10 @@ def study(setting: Setting) -> Findings:
 
 def _config(setting: Setting, one: float) -> TrainConfig:
     """A small VGG; a unit is dropped with probability `one` after each stage and before the head."""
-    sizes, side = setting.pick(quick=((1, 1), 14), cpu=((1, 1, 1), 16), paper=((2, 2, 2), 32))
+    sizes = setting.pick(quick=(1, 1), cpu=(1, 1, 1), paper=(2, 2, 2))
     width, count = setting.pick(quick=(32, 20), cpu=(32, 100), paper=(64, 100))
     model = ModelConfig(name="vgg11", stage_sizes=sizes, width=width, norm="none", dropout=one, block_dropout=one)
-    config = setting.config(
+    return setting.resized(quick=14, cpu=16, paper=32).config(
         f"dropout {one:g}",
         model,
         epochs=setting.pick(quick=60, cpu=80, paper=300),
@@ -59,7 +58,6 @@ def _config(setting: Setting, one: float) -> TrainConfig:
         warmup_epochs=2.0,
         clean=10 * count,
     )
-    return replace(config, data=replace(config.data, image_size=config.data.image_size or side))
 
 
 def _dropped(setting: Setting) -> list[Dropped]:

@@ -55,13 +55,13 @@ def study(setting: Setting) -> Findings:
 
 
 def _config(setting: Setting, rule: str, activation: Any = "relu") -> TrainConfig:
-    side, width = setting.pick(quick=(14, 16), cpu=(16, 32), paper=(32, 64))
+    width = setting.pick(quick=16, cpu=32, paper=64)
     init, std = RULES[rule]
     model = ModelConfig(
         name="vgg11", stage_sizes=(setting.pick(quick=16, cpu=30, paper=30) - 1,), width=width, norm="none",
         activation=activation, dropout=0.0, init=init, init_std=std,
     )  # fmt: skip
-    config = setting.config(
+    return setting.resized(quick=14, cpu=16, paper=32).config(
         f"{rule} {activation}",
         model,
         epochs=setting.pick(quick=8, cpu=16, paper=60),
@@ -70,7 +70,6 @@ def _config(setting: Setting, rule: str, activation: Any = "relu") -> TrainConfi
         per_class=setting.pick(quick=100, cpu=500, paper=None),
         clean=0,
     )
-    return replace(config, data=replace(config.data, image_size=config.data.image_size or side))
 
 
 def _by_rule(signals: dict[tuple[str, str], list[Signal]], runs: dict[str, list[Trial]]) -> Table:
