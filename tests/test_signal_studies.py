@@ -12,7 +12,7 @@ import pytest
 from jaxcnn.config import DataConfig, ModelConfig
 from jaxcnn.inspection.derivatives import derivative, slopes
 from jaxcnn.inspection.dropping import dropped_units, mean_correlation
-from jaxcnn.inspection.signal import Signal, factor_a_step, make_signal, signal_by_seed
+from jaxcnn.inspection.signal import Signal, factor_a_step, make_signal
 from jaxcnn.inspection.variance_law import Layer, fitted_law, kept_std
 from jaxcnn.models.layers import ACTIVATIONS, GAINS
 from jaxcnn.models.registry import build_model
@@ -63,11 +63,15 @@ def test_gradients_by_layer_are_those_of_a_linear_network_written_out() -> None:
     assert list(found.inputs) == ["fc0", "fc1"]
 
 
+def _at_the_start(model, x, labels) -> Signal:
+    return make_signal(model)(jax.jit(model.init)(jax.random.key(0), x[:1]), x, labels)
+
+
 @pytest.mark.parametrize(("linear", "share"), [(True, 1.0), (False, 0.5)], ids=["linear", "relu"])
 def test_a_layer_multiplies_the_mean_square_by_fan_times_variance_and_relu_halves_it(linear, share) -> None:
     width, std = 256, 0.05
     x, labels = _inputs(64, width)
-    (own,) = signal_by_seed(Chain(6, width, std, linear=linear), x, labels, [0])
+    own = _at_the_start(Chain(6, width, std, linear=linear), x, labels)
     assert own.mean_square[0] == pytest.approx(float(jnp.mean(x**2)), rel=1e-4)
     expected = share * width * std**2
     assert factor_a_step(own.mean_square[1:]) == pytest.approx(expected, rel=0.08)
@@ -95,7 +99,7 @@ def test_the_kernel_gradient_is_that_of_the_mean_loss() -> None:
 def test_sigmoid_lets_at_most_a_quarter_of_the_gradient_through_a_layer_of_gain_1_down_to_1e_minus_24() -> None:
     width = 64
     x, labels = _inputs(16, width)
-    (own,) = signal_by_seed(Chain(40, width, width**-0.5, "sigmoid"), x, labels, [0])
+    own = _at_the_start(Chain(40, width, width**-0.5, "sigmoid"), x, labels)
     factor = math.sqrt(factor_a_step(own.gradient[-2:0:-1]))
     assert 0.2 < factor <= 0.25
     assert 0 < own.kernel_gradient[0] < 1e-22  # whose square is below what float32 holds

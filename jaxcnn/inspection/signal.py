@@ -99,27 +99,6 @@ def _scaled(values: jax.Array, over: Callable, centred: bool = False) -> tuple[j
     return most, over(jnp.square(values / jnp.where(most > 0, most, 1)))
 
 
-def signal_by_seed(model: nn.Module, images: Any, labels: Any, seeds: Sequence[int]) -> list[Signal]:
-    """Returns the figures of a network at its starting point, one a seed of its initial weights.
-
-    Args:
-      model: a classifier.
-      images: float32 [N, H, W, C], normalised.
-      labels: [N].
-      seeds: of `model.init`.
-    """
-    return signals([model], images, labels, seeds)[0]
-
-
-def signals(models: Sequence[nn.Module], images: Any, labels: Any, seeds: Sequence[int]) -> list[list[Signal]]:
-    """Returns the same of several networks that differ in their initialisers alone, by one program."""
-    measure, found = make_signal(models[0]), []
-    for model in models:
-        start = jax.jit(model.init)
-        found.append([measure(start(jax.random.key(seed), images[:1]), images, labels) for seed in seeds])
-    return found
-
-
 def factor_a_step(values: Sequence[float], steps: Sequence[float] | None = None) -> float:
     """Returns c of the line log(value) = step · log(c) + constant, fitted by least squares; nan if a value is not > 0.
 
