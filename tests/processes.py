@@ -31,7 +31,7 @@ class Ended:
     @property
     def lines(self) -> list[str]:
         """What it has told, without the runtime's own warnings."""
-        return [line for line in self.err.splitlines() if line.strip() and not re.match(r"[WI]\d{4} ", line)]
+        return [line for line in self.err.splitlines() if line.strip() and not re.match(r"[WI]\d{4} |\[Gloo\]", line)]
 
 
 @dataclass
