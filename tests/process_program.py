@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from typing import Any
 
 from jaxcnn import processes, runtime
@@ -95,8 +96,10 @@ def working(at_step: Any = lambda step: None) -> dict[str, Any]:
 
 def with_a_reader() -> dict[str, Any]:
     """The same with a forked child that outlives its parent for a while, as readers of data do."""
+    warnings.simplefilter("ignore")  # of forks beside threads
     if os.fork() == 0:
-        time.sleep(20)
+        os.closerange(0, 3)
+        time.sleep(15)
         os._exit(0)
     return working()
 

@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import logging
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_INTERRUPTED, InputErro
 from jaxcnn.processes.hub import Hub
 from jaxcnn.processes.joining import Found, detect, is_of_a_collective, join, part
 from jaxcnn.processes.launch import Launch, add_options, launch_of, warn_if_alone_among_many
-from jaxcnn.processes.line import Line
+from jaxcnn.processes.line import Line, exit_now
 from jaxcnn.processes.rendezvous import Place, meet
 from jaxcnn.processes.wire import Process
 
@@ -62,7 +61,8 @@ def start(launch: Launch, *, patience: float = PATIENCE_SECONDS) -> None:
     wire = None if place.index == 0 else meeting.wires[0]
     _line = Line(place.index, meeting.table, wire=wire, hub=hub, patience=patience)
     _table, _index = meeting.table, place.index
-    os.register_at_fork(after_in_child=_forget)
+    for own in (_forget, *(one.forget for one in meeting.wires.values())):
+        os.register_at_fork(after_in_child=own)
     join(found, meeting.runtime_port, launch.timeout)
     import jax
 
@@ -178,8 +178,8 @@ def joined(launch: Launch, *, patience: float = PATIENCE_SECONDS) -> Iterator[No
 
     A collective's error is held back until it is known who has died; then this process ends with that line instead.
     """
-    start(launch, patience=patience)
     try:
+        start(launch, patience=patience)
         yield
     except BaseException as error:
         _leave(error, patience)
@@ -212,17 +212,10 @@ def _leave(error: BaseException, patience: float) -> None:
     line = text if known else f"{type(error).__name__}: {text}".splitlines()[0]
     if _line.leave(code, line) == line and not is_first() and known:
         error.told_by_first = True  # type: ignore[attr-defined]
-    atexit.register(_exit, code)  # after what the interpreter prints, before JAX's own hook
-    timer = threading.Timer(15.0, _exit, [code])
+    atexit.register(exit_now, code)  # after what the interpreter prints, before JAX's own hook
+    timer = threading.Timer(15.0, exit_now, [code])
     timer.daemon = True
     timer.start()
-
-
-def _exit(code: int) -> None:
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 def _exit_code(error: BaseException) -> int:

@@ -6,10 +6,11 @@ import re
 import socket
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.processes.rendezvous import Place, check_address
 
 _NEVER = 7 * 24 * 3600
@@ -75,7 +76,10 @@ def join(found: Found, runtime_port: int, timeout: float) -> None:
     place = found.place
     with contextlib.suppress(AttributeError):  # it installs a handler of SIGTERM of its own, in C++
         jax.config.update("jax_enable_preemption_service", False)
-    port = runtime_port if place.index == 0 else _tunnel(place.host, runtime_port)
+    port = runtime_port
+    if place.index > 0:
+        _wait_for_port(place.host, runtime_port, timeout)
+        port = _tunnel(place.host, runtime_port)
     jax.distributed.initialize(
         f"127.0.0.1:{port}",
         place.num_processes,
@@ -125,6 +129,21 @@ def is_of_a_collective(error: BaseException) -> bool:
             return False
         error = error_before
     return True
+
+
+def _wait_for_port(host: str, port: int, timeout: float) -> None:
+    """Raises RunFailed where JAX's service cannot be reached: jaxlib itself would abort."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=10.0).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RunFailed(
+                    f"port {port} of {host}, where JAX's service listens, cannot be reached: {error}; processes need "
+                    "all ports between their hosts open, since collectives choose theirs freely too"
+                ) from None
+        time.sleep(0.1)
 
 
 def _tunnel(host: str, port: int) -> int:

@@ -1,6 +1,7 @@
 """A process's end of the line: calls that all make in the same order; the guard that ends a run of which one died."""
 
 import contextlib
+import multiprocessing
 import os
 import sys
 import threading
@@ -134,13 +135,20 @@ class Line:
         if verdict.index == self.index:
             line = f"the other processes have ended without this one: {line}"
         with contextlib.suppress(Exception):
-            sys.stdout.flush()
             sys.stderr.flush()
             advice = f"; {self.advice}" if self.advice and verdict.code == EXIT_INTERRUPTED else ""
             os.write(2, f"{line}{advice}\n".encode())
         if self._hub is not None:
             self._hub.wait_for_others(3.0, but=verdict.index)
-        if "multiprocessing" in sys.modules:
-            for child in sys.modules["multiprocessing"].active_children():  # readers of data: nobody else ends them now
-                child.kill()
-        os._exit(verdict.code)
+        exit_now(verdict.code)
+
+
+def exit_now(code: int) -> None:
+    """Ends the process without the hooks of its exit, of which JAX's waits for processes that may not answer."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    with contextlib.suppress(Exception):  # readers of data: nobody else would end them now
+        for child in multiprocessing.active_children():
+            child.kill()
+    os._exit(code)
