@@ -102,6 +102,13 @@ def test_where_no_cluster_is_found_the_flags_are_named(no_cluster: pytest.Monkey
         detect(None, None, None)
 
 
+def test_kubernetes_without_its_package_is_told_with_the_command(no_cluster: pytest.MonkeyPatch) -> None:
+    no_cluster.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    no_cluster.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "jax\[k8s\]"'):
+        detect(None, None, None)
+
+
 def test_tasks_that_would_each_train_alone_are_warned(no_cluster: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     no_cluster.setattr("logging.Logger.warning", lambda self, text: said.append(text))

@@ -1,6 +1,7 @@
 """JAX's distributed runtime, joined so that it does not end the process. What is private in JAX is used here alone."""
 
 import contextlib
+import importlib.util
 import os
 import re
 import socket
@@ -15,6 +16,9 @@ from jaxcnn.processes.rendezvous import Place, check_address
 
 _NEVER = 7 * 24 * 3600
 """Seconds of silence after which JAX's service would abort all processes, without naming the one that is silent."""
+
+
+_BY_FLAGS = "say it yourself: --coordinator HOST:PORT --num-processes N --process-id I"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ def detect(coordinator: str | None, num_processes: int | None, index: int | None
     from jax._src import clusters
 
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if "KUBERNETES_SERVICE_HOST" in os.environ and importlib.util.find_spec("kubernetes") is None:
+        raise InputError(f'--distributed: to ask Kubernetes needs: pip install "jax[k8s]"; or {_BY_FLAGS}')
     try:
         found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
             coordinator, num_processes, index, _devices_by_environment(), None, 300
@@ -44,8 +50,8 @@ def detect(coordinator: str | None, num_processes: int | None, index: int | None
     coordinator, num_processes, index, devices = found
     if coordinator is None or num_processes is None or index is None:
         raise InputError(
-            "--distributed: neither SLURM (srun), Open MPI (mpirun), Kubernetes (with the package kubernetes) nor a "
-            "TPU pod is found here; say it yourself: --coordinator HOST:PORT --num-processes N --process-id I"
+            "--distributed: neither SLURM (srun), Open MPI (mpirun), Kubernetes nor a TPU pod is found here; "
+            f"{_BY_FLAGS}"
         )
     check_address(coordinator, "the cluster's coordinator")
     if devices is not None and _devices_by_environment() is None and _alone_on_its_host():
