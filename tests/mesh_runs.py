@@ -1,7 +1,7 @@
 """Steps of one run on several meshes, compared with one device: `python -m tests.mesh_runs float64 everything 8x1 2x4`.
 
 Prints, for each mesh, by how much the worst leaf of the state or the sums differs, relative to 1 + its size; how many
-leaves are divided; and the bytes of state and batch on a device beside those on one device alone. Devices are simulated.
+leaves are divided; and the bytes of state and batch on a device beside those on one device. Devices are simulated.
 """
 
 import dataclasses
