@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
-from jaxcnn.pace import StopRequest
+from jaxcnn.interruption import StopRequest
 from jaxcnn.run_folder import RunFolder
 
 
