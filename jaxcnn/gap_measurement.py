@@ -84,4 +84,4 @@ def _program(job: Job, phase: int) -> Any:
             "augmented": metrics.sums_of(model.apply(variables, augmented, train=False), labels),
         }
 
-    return jax.jit(measure, compiler_options=compiler_options())
+    return jax.jit(measure, compiler_options=compiler_options(deterministic=job.config.train.deterministic))

@@ -117,6 +117,7 @@ class _Program:
     network: Network
     images: jax.ShapeDtypeStruct
     mesh: Mesh
+    deterministic: bool
 
     @property
     def labels(self) -> jax.ShapeDtypeStruct:
@@ -141,7 +142,7 @@ class _Program:
         state, sums = meshes.replicate(self.mesh, (state, sums))
         batches = batches_over_data(self.mesh)(batches)
         chunk = make_chunk(self.phase.step, lambda source, batch: Arrays(*batch))
-        options = compiler_options(training=trains_backbone(state.params))
+        options = compiler_options(trains_backbone(state.params), self.deterministic)
         everywhere = meshes.replicated(self.mesh)
         jitted = jax.jit(chunk, donate_argnums=(0, 1), out_shardings=everywhere, compiler_options=options)
         compiled = jitted.lower(state, sums, (), batches, np.int32(1)).compile()
@@ -174,7 +175,7 @@ def _programs(job: Job, *, countable: bool) -> list[_Program]:
     images = jax.ShapeDtypeStruct((size, *job.network.preprocessing.image_shape), jnp.uint8)
     programs = [(phase, given) for phase in job.phases_of(config, job.start)]
     programs.append((whole, given if job.start is None else images))
-    return [_Program(phase, job.network, images, job.mesh) for phase, images in programs]
+    return [_Program(phase, job.network, images, job.mesh, config.train.deterministic) for phase, images in programs]
 
 
 def _measured(job: Job, receipts: list[Receipt]) -> list[Receipt]:
