@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from jaxcnn.build import build_job
-from jaxcnn.config import TrainConfig
+from jaxcnn.config import (
+    DataConfig,
+    EvaluationConfig,
+    LoopConfig,
+    ModelConfig,
+    OptimConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from jaxcnn.data.loader import Arrays
 from jaxcnn.errors import Interrupted
 from jaxcnn.interruption import StopRequest
@@ -63,11 +71,22 @@ def folder_of(path: Path, job: Job) -> RunFolder:
     return RunFolder.create(path, job.config, job.network.class_names, job.network.preprocessing)
 
 
-@pytest.fixture
-def whole(tiny_config, tmp_path) -> tuple[Job, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def whole(digits_dir, tmp_path_factory) -> tuple[Job, dict[str, Any]]:
     """A job, and what an uninterrupted run of it leaves."""
-    job = build_job(with_fields(tiny_config, train__epochs=2.0, evaluation__train_examples=64))
-    folder = folder_of(tmp_path / "whole", job)
+    data = DataConfig(
+        data_dir=digits_dir, train_split="train[:100]", validation_split="validation[:70]", test_split="test[:50]"
+    )
+    config = TrainConfig(
+        data=data,
+        model=ModelConfig(name="resnet8", width=4),
+        optim=OptimConfig(peak_lr=0.05, ema_decay=None),
+        schedule=ScheduleConfig(warmup_epochs=1.0),
+        train=LoopConfig(epochs=2.0, batch_size=32, max_steps_per_dispatch=4),
+        evaluation=EvaluationConfig(batch_size=32, train_examples=0),
+    )
+    job = build_job(config)
+    folder = folder_of(tmp_path_factory.mktemp("preemption") / "whole", job)
     train(job, folder, StopRequest())
     return job, fingerprint(folder.path)
 
@@ -115,7 +134,7 @@ def test_a_stop_between_the_batches_of_an_evaluation_saves_the_state_before_it(w
     assert all(rate > 0 for rate in rates)  # also of the steps before the evaluation that was broken off
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_while_an_evaluation_hangs_in_the_device_saves_too(whole, tmp_path, listening, number, capsys) -> None:
     job, expected = whole
     run = folder_of(tmp_path / "run", job)
@@ -127,35 +146,48 @@ def test_a_signal_while_an_evaluation_hangs_in_the_device_saves_too(whole, tmp_p
     same(expected, fingerprint(run.path))
 
 
-@pytest.mark.parametrize("place", ["first step", "thawed"])
-def test_a_signal_in_the_compiler_does_not_wait_for_it(tiny_config, tmp_path, listening, capsys, place, monkeypatch):
-    """Also between two phases, where the epoch before was not saved."""
+def stuck_in_compilation(monkeypatch, listening: Listening, turn: int) -> None:
+    """Makes the n-th compilation of steps one that a signal comes into."""
+    compile_chunk, turns = Job.compile_chunk, iter(range(1, 99))
+
+    def compiling(job: Job, *arguments: Any) -> Any:
+        if next(turns) == turn:
+            listening.stuck(signal.SIGTERM)
+        return compile_chunk(job, *arguments)
+
+    monkeypatch.setattr(Job, "compile_chunk", compiling)
+
+
+def test_a_signal_in_the_compiler_does_not_wait_for_it(whole, tmp_path, listening, capsys, monkeypatch) -> None:
+    job, expected = whole
+    run = folder_of(tmp_path / "run", job)
+    with monkeypatch.context() as patch:
+        stuck_in_compilation(patch, listening, 1)
+        with pytest.raises(Ended):
+            train(job, run, listening.stop)
+    assert listening.codes == [75]
+    assert "there is nothing to save; go on with: python train.py --workdir" in capsys.readouterr().err
+    train(job, RunFolder(run.path), StopRequest())
+    same(expected, fingerprint(run.path))
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_compiler_between_two_phases_saves_an_epoch_that_was_not(
+    tiny_config, tmp_path, listening, capsys, monkeypatch
+) -> None:
     config = with_fields(
         tiny_config, train__epochs=2.0, train__save_every_epochs=9, freeze=("backbone/stem/**",),
         unfreeze=((1.0, "backbone/**"),),
     )  # fmt: skip
     job = build_job(config)
-    whole = folder_of(tmp_path / "whole", job)
+    whole, run = folder_of(tmp_path / "whole", job), folder_of(tmp_path / "run", job)
     train(job, whole, StopRequest())
-    run = folder_of(tmp_path / "run", job)
-    compile_chunk, turns = Job.compile_chunk, [0]
-
-    def compiling(job: Job, *arguments: Any) -> Any:
-        turns[0] += 1
-        if turns[0] == (1 if place == "first step" else 2):
-            listening.stuck(signal.SIGTERM)
-        return compile_chunk(job, *arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "compile_chunk", compiling)
+        stuck_in_compilation(patch, listening, 2)
         with pytest.raises(Ended):
             train(job, run, listening.stop)
     assert listening.codes == [75]
-    line = capsys.readouterr().err
-    if place == "first step":
-        assert "there is nothing to save; go on with: python train.py --workdir" in line
-    else:
-        assert steps_in(line) == job.step_of(1.0)
+    assert steps_in(capsys.readouterr().err) == job.step_of(1.0)
     train(job, RunFolder(run.path), StopRequest())
     same(fingerprint(whole.path), fingerprint(run.path))
 
