@@ -70,7 +70,7 @@ class Checkpoints:
         """Saves in the background; the arrays may be changed or donated as soon as this returns.
 
         Args:
-          step: steps done.
+          step: steps done; a checkpoint of the same step is replaced.
           trees: named trees of arrays.
           progress: what JSON can hold.
           figures: with the validation `top1` by which the best is chosen; none where it was not measured.
@@ -85,6 +85,8 @@ class Checkpoints:
         items = {name: self._ocp.args.StandardSave(tree) for name, tree in trees.items()}
         note = self._ocp.args.JsonSave({"progress": progress, "forms": forms, "checksums": sums})
         kept = None if figures is None else {"top1": float(figures["top1"])}
+        if step in self.steps():  # of an interruption before the evaluation of this step
+            self._guard(None, lambda: self._manager.delete(step))
         self._guard(
             step, lambda: self._manager.save(step, args=self._ocp.args.Composite(**items, progress=note), metrics=kept)
         )

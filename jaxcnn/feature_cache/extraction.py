@@ -165,7 +165,7 @@ class Extraction:
         forward = jax.jit(
             lambda variables, x, start: output_at(model.clone(start=start), variables, x, point),
             static_argnums=2,
-            compiler_options=compiler_options(),
+            compiler_options=compiler_options(deterministic=self.config.train.deterministic),
         )
         plain, augmented = jax.jit(self.network.normalise), jax.jit(self._augmented)
 
