@@ -1,8 +1,10 @@
 """What tests run in several processes: PART and the options that `tests.processes.start_together` adds."""
 
 import argparse
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 import warnings
@@ -11,8 +13,10 @@ from typing import Any
 from jaxcnn import processes, runtime
 from jaxcnn.cli import guarded
 from jaxcnn.errors import InputError, Interrupted, RunFailed
+from jaxcnn.interruption import StopRequest
 
 PATIENCE_SECONDS = 6.0
+STOP = StopRequest()
 
 
 def main() -> int:
@@ -21,7 +25,7 @@ def main() -> int:
     parser.add_argument("part", choices=PARTS)
     processes.add_options(parser)
     options = parser.parse_args()
-    with processes.joined(processes.launch_of(options), patience=PATIENCE_SECONDS):
+    with STOP, processes.joined(processes.launch_of(options), patience=PATIENCE_SECONDS):
         processes.advise("start again with --resume auto")
         result = PARTS[options.part]()
     print(json.dumps({**result, "first_afterwards": processes.is_first()}))
@@ -120,6 +124,16 @@ def interrupted() -> dict[str, Any]:
     return working(lambda step: fail(Interrupted("saved at step 2")) if step == 2 else None)
 
 
+def compiling() -> dict[str, Any]:
+    """As in the compiler: the main thread does not come to the handlers of signals, nor to anything else."""
+    signal.siginterrupt(signal.SIGTERM, False)
+    never, _ = os.pipe()
+    with STOP.anywhere(lambda: "nothing to save", at_once=True):
+        print("compiles", flush=True)
+        ctypes.CDLL(None).read(never, ctypes.create_string_buffer(1), 1)
+    return {}
+
+
 def one_ends_early() -> dict[str, Any]:
     if processes.index() == 0:
         processes.agree(1, "what only one asks")
@@ -129,7 +143,8 @@ def one_ends_early() -> dict[str, Any]:
 PARTS = {
     function.__name__: function
     for function in (
-        agreeing, working, with_a_reader, bug_in_one, mistake_in_one, mistake_in_all, interrupted, one_ends_early
+        agreeing, working, with_a_reader, bug_in_one, mistake_in_one, mistake_in_all, interrupted, compiling,
+        one_ends_early,
     )
 }  # fmt: skip
 

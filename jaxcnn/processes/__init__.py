@@ -23,8 +23,9 @@ from jaxcnn.processes.rendezvous import Place, meet
 from jaxcnn.processes.wire import Process
 
 __all__ = [
-    "Launch", "Process", "add_options", "advise", "agree", "agree_on_steps", "barrier", "count", "first_before_others",
-    "first_does", "index", "is_first", "joined", "launch_of", "shutdown", "start", "table", "told_by_first",
+    "Launch", "Process", "add_options", "advise", "agree", "agree_on_steps", "announce", "barrier", "count",
+    "first_before_others", "first_does", "index", "is_first", "joined", "launch_of", "shutdown", "start", "table",
+    "told_by_first",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -194,6 +195,12 @@ def joined(launch: Launch, *, patience: float = PATIENCE_SECONDS) -> Iterator[No
         _leave(error, patience)
         raise
     shutdown()
+
+
+def announce(code: int, line: str) -> None:
+    """Tells the others that this process ends now, by a thread that cannot wait for the main one; they end too."""
+    if _line is not None:
+        _line.announce(code, line)
 
 
 def shutdown() -> None:

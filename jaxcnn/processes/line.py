@@ -22,6 +22,7 @@ from jaxcnn.processes.wire import (
     silence_of,
     stood_still,
 )
+from jaxcnn.whole import remove_parts
 
 
 class Line:
@@ -76,6 +77,15 @@ class Line:
         if self._all_left is None and self._hub is not None:
             self._hub.wait_for_others(3.0)
         return self._all_left
+
+    def announce(self, code: int, line: str) -> None:
+        """Says that this process ends at this moment, and so do all: from any thread, without waiting for the main."""
+        self._failed = True
+        self._send({"left": code, "line": line, "now": True})
+        with self._changed:
+            self._changed.wait_for(lambda: self._verdict is not None, 1.0)  # what is sent and not read may be lost
+        if self._hub is not None:
+            self._hub.wait_for_others(2.0)
 
     def wait_for_verdict(self, seconds: float) -> None:
         """Gives the line time to say who has died: if it does, this does not return."""
@@ -148,6 +158,7 @@ def exit_now(code: int) -> None:
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
+    remove_parts()
     with contextlib.suppress(Exception):  # readers of data: nobody else would end them now
         for child in multiprocessing.active_children():
             child.kill()

@@ -46,6 +46,10 @@ class Verdict:
     code: int
 
 
+def ended(process: Process, line: str) -> str:
+    return f"{process} has ended: {line}"
+
+
 def silence_of(process: Process, seconds: float) -> str:
     return f"{process} has not answered for {seconds:.0f} s: it hangs, or its machine cannot be reached"
 
