@@ -146,8 +146,8 @@ class Line:
             line = f"the other processes have ended without this one: {line}"
         with contextlib.suppress(Exception):
             sys.stderr.flush()
-            advice = f"; {self.advice}" if self.advice and verdict.code == EXIT_INTERRUPTED else ""
-            os.write(2, f"{line}{advice}\n".encode())
+            advise = verdict.code == EXIT_INTERRUPTED and self.advice and self.advice not in line
+            os.write(2, (f"{line}; {self.advice}\n" if advise else f"{line}\n").encode())
         if self._hub is not None:
             self._hub.wait_for_others(3.0, but=verdict.index)
         exit_now(verdict.code)
