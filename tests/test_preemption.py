@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from jaxcnn.build import build_job
+from jaxcnn.cli import main
 from jaxcnn.config import (
     DataConfig,
     EvaluationConfig,
@@ -24,7 +26,7 @@ from jaxcnn.config import (
     TrainConfig,
 )
 from jaxcnn.data.loader import Arrays
-from jaxcnn.errors import Interrupted
+from jaxcnn.errors import InputError, Interrupted
 from jaxcnn.interruption import StopRequest
 from jaxcnn.job import Job
 from jaxcnn.loop import train
@@ -72,7 +74,12 @@ def folder_of(path: Path, job: Job) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def whole(digits_dir, tmp_path_factory) -> tuple[Job, dict[str, Any]]:
+def finished(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("preemption") / "whole"
+
+
+@pytest.fixture(scope="module")
+def whole(digits_dir, finished) -> tuple[Job, dict[str, Any]]:
     """A job, and what an uninterrupted run of it leaves."""
     data = DataConfig(
         data_dir=digits_dir, train_split="train[:100]", validation_split="validation[:70]", test_split="test[:50]"
@@ -86,7 +93,7 @@ def whole(digits_dir, tmp_path_factory) -> tuple[Job, dict[str, Any]]:
         evaluation=EvaluationConfig(batch_size=32, train_examples=0),
     )
     job = build_job(config)
-    folder = folder_of(tmp_path_factory.mktemp("preemption") / "whole", job)
+    folder = folder_of(finished, job)
     train(job, folder, StopRequest())
     return job, fingerprint(folder.path)
 
@@ -134,12 +141,11 @@ def test_a_stop_between_the_batches_of_an_evaluation_saves_the_state_before_it(w
     assert all(rate > 0 for rate in rates)  # also of the steps before the evaluation that was broken off
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_while_an_evaluation_hangs_in_the_device_saves_too(whole, tmp_path, listening, number, capsys) -> None:
+def test_a_signal_while_an_evaluation_hangs_in_the_device_saves_too(whole, tmp_path, listening, capsys) -> None:
     job, expected = whole
     run = folder_of(tmp_path / "run", job)
     with pytest.raises(Ended):
-        train(with_split(job, "validation", 1, lambda: listening.stuck(number)), run, listening.stop)
+        train(with_split(job, "validation", 1, lambda: listening.stuck(signal.SIGUSR1)), run, listening.stop)
     assert listening.codes == [75]
     assert steps_in(capsys.readouterr().err) == job.step_of(1.0)
     train(job, RunFolder(run.path), StopRequest())
@@ -232,6 +238,28 @@ def test_more_signals_during_the_save_change_nothing(whole, tmp_path, listening,
     assert listening.codes == []  # the main thread has saved, in peace
     train(job, RunFolder(run.path), StopRequest())
     same(expected, fingerprint(run.path))
+
+
+def test_the_line_of_a_scheduler_tells_the_result_of_a_finished_run_without_its_data(whole, finished, capsys) -> None:
+    line = ["train", "--workdir", str(finished), "--resume", "auto", "--find-lr", "--preflight"]
+    assert main([*line, "--data.data-dir", "/nowhere"]) == 0
+    assert f"figures: {finished / 'result.json'}" in capsys.readouterr().out
+
+
+def test_the_line_of_a_scheduler_with_another_config_is_a_mistake_that_it_must_not_try_again(whole, finished, capsys):
+    assert main(["train", "--workdir", str(finished), "--resume", "auto", "--train.epochs", "5"]) == 2
+    assert "was started with train.epochs=2.0, not 5.0: resume it as it is" in capsys.readouterr().err
+
+
+def test_a_start_waits_for_the_one_before_it_which_is_still_saving(whole, finished) -> None:
+    run = RunFolder(finished)
+    with ExitStack() as before:
+        before.enter_context(run.locked())
+        with pytest.raises(InputError, match="another process"), run.locked():
+            pass
+        threading.Timer(0.3, before.close).start()
+        with run.locked(wait_seconds=10):
+            pass
 
 
 def test_only_a_second_ctrl_c_ends_at_once_and_also_in_the_compiler(listening) -> None:
