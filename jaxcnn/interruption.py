@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jaxcnn.errors import EXIT_AT_ONCE, EXIT_INTERNAL, EXIT_INTERRUPTED, Interrupted
+from jaxcnn.errors import EXIT_AT_ONCE, EXIT_INTERNAL, EXIT_INTERRUPTED, InputError, Interrupted, RunFailed
 from jaxcnn.whole import remove_parts
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -104,6 +104,13 @@ class StopRequest:
         try:
             self.check()
             yield
+        except (InputError, RunFailed):
+            raise
+        except Exception:  # the signal has reached programs that it needs too, such as the assembler of a GPU
+            if not self.requested or self._answered:
+                raise
+            self.answered()
+            raise Interrupted(leave()) from None
         finally:
             self._go_to(self._places[:-1])
 

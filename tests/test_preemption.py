@@ -287,6 +287,22 @@ def test_a_place_left_at_once_throws_the_main_thread_out_of_it_once(listening) -
     assert listening.codes == []
 
 
+def test_what_fails_after_a_signal_is_an_interruption_and_a_mistake_of_the_user_is_none(listening) -> None:
+    """The signal of a scheduler reaches all processes of a job, also those that a compiler has started."""
+
+    def fail(error: Exception) -> None:
+        with listening.stop.anywhere(lambda: "saved"):
+            raise error
+
+    with pytest.raises(RuntimeError, match="assembler"):
+        fail(RuntimeError("the assembler was killed"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(InputError, match="mistake"):
+        fail(InputError("a mistake"))
+    with pytest.raises(Interrupted, match="saved"):
+        fail(RuntimeError("the assembler was killed"))
+
+
 def test_in_between_nobody_ends_the_run_but_itself(listening) -> None:
     with listening.stop.anywhere(lambda: "gone", at_once=True):
         with listening.stop.nowhere():
