@@ -18,6 +18,7 @@ from jaxcnn.errors import (
     did_you_mean,
 )
 from jaxcnn.interruption import StopRequest
+from jaxcnn.processes import told_by_first
 
 COMMANDS = {
     "train": "train a network (the same as python train.py)",
@@ -83,13 +84,13 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except InputError as error:
-        return _tell(f"error: {error}", EXIT_INPUT)
+        return _tell(f"error: {error}", EXIT_INPUT, error)
     except Interrupted as interruption:
-        return _tell(str(interruption), EXIT_INTERRUPTED)
+        return _tell(str(interruption), EXIT_INTERRUPTED, interruption)
     except RunFailed as failure:
         # Threads of orbax that a full disk has cut off print while the interpreter ends, and have nothing to add.
         atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
-        return _tell(f"error: {failure}", EXIT_INTERNAL)
+        return _tell(f"error: {failure}", EXIT_INTERNAL, failure)
     except KeyboardInterrupt:
         return _tell("interrupted; nothing was saved since the last checkpoint", EXIT_AT_ONCE)
     except BrokenPipeError:
@@ -97,8 +98,9 @@ def guarded(action: Callable[[], int]) -> int:
         return EXIT_INTERNAL
 
 
-def _tell(line: str, code: int) -> int:
-    print(" ".join(line.split("\n")), file=sys.stderr)
+def _tell(line: str, code: int, error: BaseException | None = None) -> int:
+    if error is None or not told_by_first(error):
+        print(" ".join(line.split("\n")), file=sys.stderr)
     return code
 
 
