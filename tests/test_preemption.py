@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jaxcnn.build import build_job
@@ -27,6 +28,7 @@ from jaxcnn.config import (
 )
 from jaxcnn.data.loader import Arrays
 from jaxcnn.errors import InputError, Interrupted
+from jaxcnn.feature_cache.files import FeatureFile
 from jaxcnn.interruption import StopRequest
 from jaxcnn.job import Job
 from jaxcnn.loop import train
@@ -208,6 +210,39 @@ def test_a_signal_while_the_result_is_measured_loses_nothing(whole, tmp_path, li
     assert run.result() is None
     train(job, RunFolder(run.path), StopRequest())
     same(expected, fingerprint(run.path))
+
+
+def test_a_signal_while_workers_are_slow_saves_the_steps_before(
+    whole, tmp_path, listening, capsys, monkeypatch
+) -> None:
+    job, expected = whole
+    run = folder_of(tmp_path / "run", job)
+    inputs = type(job.feed).inputs
+
+    def slow(self: Any, first_step: int, num_steps: int) -> Any:
+        if first_step == 3:  # the steps before are under way
+            listening.stuck(signal.SIGTERM)
+        return inputs(self, first_step, num_steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxcnn.pace.Pace.steps", property(lambda self: 1, lambda self, steps: None), raising=False)
+        patch.setattr(type(job.feed), "inputs", slow)
+        with pytest.raises(Ended):
+            train(job, run, listening.stop)
+    assert listening.codes == [75]
+    assert steps_in(capsys.readouterr().err) == 3
+    train(job, RunFolder(run.path), StopRequest())
+    same(expected, fingerprint(run.path))
+
+
+def test_features_that_were_not_all_computed_leave_no_file(tmp_path: Path) -> None:
+    def parts() -> Iterator[np.ndarray]:
+        yield np.ones((2, 3), np.float32)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        FeatureFile(tmp_path / "key.npy", (4, 3), np.dtype(np.float32)).write(parts(), {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_more_signals_during_the_save_change_nothing(whole, tmp_path, listening, monkeypatch) -> None:
