@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxcnn.errors import EXIT_AT_ONCE, EXIT_INTERNAL, EXIT_INTERRUPTED, InputError, Interrupted, RunFailed
+from jaxcnn.processes import announce
 from jaxcnn.whole import remove_parts
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -211,4 +212,5 @@ def end_process(line: str, code: int, end: Callable[[int], Any] = os._exit) -> N
         sys.stdout.flush()
     with contextlib.suppress(Exception):
         print(" ".join(line.split("\n")), file=sys.stderr, flush=True)
+    announce(code, line)
     end(code)
