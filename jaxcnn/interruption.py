@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jaxcnn.errors import EXIT_AT_ONCE, EXIT_INTERNAL, EXIT_INTERRUPTED, Interrupted
+from jaxcnn.errors import EXIT_AT_ONCE, EXIT_INTERNAL, EXIT_INTERRUPTED, InputError, Interrupted, RunFailed
 from jaxcnn.processes import announce
 from jaxcnn.whole import remove_parts
 
@@ -105,6 +105,13 @@ class StopRequest:
         try:
             self.check()
             yield
+        except (InputError, RunFailed):
+            raise
+        except Exception:  # the signal has reached programs that it needs too, such as the assembler of a GPU
+            if not self.requested or self._answered:
+                raise
+            self.answered()
+            raise Interrupted(leave()) from None
         finally:
             self._go_to(self._places[:-1])
 
