@@ -22,6 +22,7 @@ from jaxcnn.pace import Ending, Pace, StopRequest, Stopwatch
 from jaxcnn.progress import Progress
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.trace import StepTrace
+from jaxcnn.training.learning_rates import peak_told
 from jaxcnn.training.metrics import Sums
 from jaxcnn.training.state import TrainState, from_trees, to_trees
 from jaxcnn.writer import LOG, Writer
@@ -186,7 +187,7 @@ class Trainer:
         if self.folder.metrics():
             self.drawings.draw({}, self.step, failed=True)
         raise RunFailed(
-            f"{what}: lower optim.peak_lr ({self.job.config.optim.peak_lr:g}) or set optim.clip_norm; "
+            f"{what}: lower optim.peak_lr ({peak_told(self.job.config)}) or set optim.clip_norm; "
             f"checkpoints of {self.folder.path}: {self.checkpoints.steps() or 'none'}"
         )
 
