@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxcnn.errors import InputError, RunFailed
+from jaxcnn.mesh import to_host
 from jaxcnn.runtime import quiet_libraries
 
 Progress = dict[str, Any]
@@ -70,7 +70,7 @@ class Checkpoints:
         """Saves in the background; the arrays may be changed or donated as soon as this returns.
 
         Args:
-          step: steps done.
+          step: steps done; a checkpoint of the same step is replaced.
           trees: named trees of arrays.
           progress: what JSON can hold.
           figures: with the validation `top1` by which the best is chosen; none where it was not measured.
@@ -85,6 +85,8 @@ class Checkpoints:
         items = {name: self._ocp.args.StandardSave(tree) for name, tree in trees.items()}
         note = self._ocp.args.JsonSave({"progress": progress, "forms": forms, "checksums": sums})
         kept = None if figures is None else {"top1": float(figures["top1"])}
+        if step in self.steps():  # of an interruption before the evaluation of this step
+            self._guard(None, lambda: self._manager.delete(step))
         self._guard(
             step, lambda: self._manager.save(step, args=self._ocp.args.Composite(**items, progress=note), metrics=kept)
         )
@@ -225,7 +227,7 @@ def checksum(tree: Any) -> int:
     """Returns the CRC-32 of all leaves in the order of the tree."""
     total = 0
     for leaf in jax.tree.leaves(tree):
-        total = zlib.crc32(np.asarray(leaf).tobytes(), total)
+        total = zlib.crc32(to_host(leaf).tobytes(), total)
     return total
 
 

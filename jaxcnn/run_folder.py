@@ -24,8 +24,9 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
+import shlex
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from typing import Any
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.config_reader import read_json, to_json
 from jaxcnn.errors import InputError
+from jaxcnn.whole import part as part_of
 from jaxcnn.whole import write_whole
 
 
@@ -60,17 +62,13 @@ class RunFolder:
         check_free(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+            with part_of(Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))) as part:
+                (part / "config.json").write_text(to_json(config))
+                (part / "class_names.json").write_text(json.dumps(class_names, ensure_ascii=False) + "\n")
+                (part / "preprocessing.json").write_text(to_json(preprocessing))
+                part.chmod(0o777 & ~_umask())
+                part.rename(path)
         except OSError as error:
-            raise InputError(f"--workdir {path}: {error.strerror}") from None
-        try:
-            (part / "config.json").write_text(to_json(config))
-            (part / "class_names.json").write_text(json.dumps(class_names, ensure_ascii=False) + "\n")
-            (part / "preprocessing.json").write_text(to_json(preprocessing))
-            part.chmod(0o777 & ~_umask())
-            part.rename(path)
-        except OSError as error:
-            shutil.rmtree(part, ignore_errors=True)
             raise InputError(f"--workdir {path}: {error.strerror}") from None
         return cls(path)
 
@@ -113,15 +111,20 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run for this process; raises InputError if another has it."""
+    def locked(self, wait_seconds: float = 0.0) -> Iterator[None]:
+        """Holds the run for this process; raises InputError if another has it and keeps it so long."""
+        until = time.monotonic() + wait_seconds
         with open(self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.path} is being trained by another process") from None
-            except OSError:
-                pass  # a file system without locks
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise InputError(f"{self.path} is being trained by another process") from None
+                    time.sleep(0.5)
+                except OSError:
+                    break  # a file system without locks
             yield
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -159,9 +162,14 @@ class RunFolder:
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.is_file() else None
 
-    def cut_metrics(self, last_step: int) -> None:
-        """Drops the lines after `last_step`: they come again when a run goes on from there."""
-        kept = [line for line in self.metrics() if line["step"] <= last_step]
+    def cut_metrics(self, last_step: int, *, evaluated: bool = True) -> None:
+        """Drops the lines after `last_step`: they come again when a run goes on from there.
+
+        Args:
+          last_step: steps done.
+          evaluated: whether the evaluation at that step is done; else its line comes again too.
+        """
+        kept = [line for line in self.metrics() if line["step"] < last_step + evaluated]
         self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         if (self.path / "health.jsonl").is_file():  # its steps are those that come next
             health = self.health()
@@ -179,6 +187,11 @@ class RunFolder:
 def is_run(path: str | Path) -> bool:
     """Returns whether a folder holds a run."""
     return (Path(path) / "config.json").is_file()
+
+
+def going_on(folder: RunFolder) -> str:
+    """Returns the command that goes on with a run."""
+    return f"python train.py --workdir {shlex.quote(str(folder.path))} --resume"
 
 
 def check_free(path: str | Path, flag: str = "--workdir") -> None:
