@@ -112,6 +112,23 @@ def test_a_vgg_does_it_too() -> None:
         assert_same(VGG((1, 2), 4, **own), ("stage1", "stage2"))
 
 
+@pytest.mark.parametrize("scan", [None, BlockScan()])
+def test_what_a_norm_takes_up_unevaluated_stays_inside_a_block(scan) -> None:
+    """In bfloat16 the last convolution of a bottleneck is handed to its norm as a promise."""
+    conv = functools.partial(Conv, dtype=jnp.bfloat16)
+    network = resnet("bottleneck", conv=conv, scan=scan, remat=ALL).clone(stage_sizes=(3,))
+    shapes = jax.eval_shape(functools.partial(network.init, train=False), KEY, IMAGES.astype(np.float32))
+
+    def loss(params, rest):
+        y, _ = network.apply({**rest, "params": params}, IMAGES.astype(np.float32), train=True, mutable=["batch_stats"])
+        return jnp.sum(y.astype(jnp.float32))
+
+    program = jax.jit(jax.grad(loss)).trace(shapes["params"], {"batch_stats": shapes["batch_stats"]})
+    text = program.lower(lowering_platforms=("tpu",)).as_text()
+    assert "optimization_barrier" in text
+    assert jax.tree.map(lambda leaf: leaf.shape, program.out_info) == jax.tree.map(lambda x: x.shape, shapes["params"])
+
+
 def compiled_chunk(model) -> jax.stages.Compiled:
     """The compiled loop of steps of a network on 32x32 images, as a run has it."""
     optimizer, images = optax.sgd(0.1), jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.uint8)
