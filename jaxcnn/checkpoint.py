@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from jaxcnn import processes
 from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.mesh import to_host
 from jaxcnn.runtime import quiet_libraries
@@ -177,10 +178,11 @@ class Checkpoints:
         if not steps:
             return
         self._manager.close()
-        for step in steps:
+        for step in steps if processes.is_first() else ():
             names = [f"damaged-{step}", *(f"damaged-{step}-{number}" for number in range(2, 1000))]
             target = next(self.folder.parent / name for name in names if not (self.folder.parent / name).exists())
             (self.folder / str(step)).rename(target)
+        processes.barrier("damaged checkpoints set aside")
         self._manager = self._open()
 
     def _guard(self, step: int | None, action: Callable[[], Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
+from jaxcnn import processes
 from jaxcnn.boundaries import boundaries
 from jaxcnn.certificate import Certificate
 from jaxcnn.drawings import Drawings
@@ -73,24 +74,25 @@ class Trainer:
         return result
 
     def _stops(self) -> bool:
-        """Whether to save and end now: the one question of the loop, asked once a dispatch and once an evaluation."""
-        return self.stop.requested
+        """Whether to save and end now, in all processes: the one question of the loop, asked once a dispatch."""
+        return processes.agree_on_steps(0, self.stop.requested)[1]
 
     def _steps_of_dispatch(self, boundary: int) -> int:
-        """How many steps to send: the one number that follows the clock."""
+        """How many steps to send: the one number that follows the clock, which is that of the first process."""
         count = min(self.pace.steps, boundary - self.step, self.monitor.until_look(self.step))
-        return count if self.trace is None else self.trace.before(self.step, count)
+        count = count if self.trace is None else self.trace.before(self.step, count)
+        return processes.agree(count, "steps of a dispatch")
 
     def _anywhere(self) -> contextlib.AbstractContextManager[None]:
         """A place that may be left at any moment, since `state`, `sums` and `step` belong together and stay.
 
         Several processes save together or not at all: they leave between dispatches only.
         """
-        return self.stop.anywhere(self._leave) if jax.process_count() == 1 else contextlib.nullcontext()
+        return self.stop.anywhere(self._leave) if processes.count() == 1 else contextlib.nullcontext()
 
     def _between_batches(self) -> None:
         """Ends the run, if it is asked to, between two batches of what is measured; it is measured again then."""
-        if jax.process_count() == 1 and self._stops():
+        if self._stops():
             self._interrupt()
 
     def _leave(self) -> str:

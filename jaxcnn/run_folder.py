@@ -17,7 +17,8 @@
     tensorboard/        event files
     checkpoints/        by step
 
-All that comes after a run takes the folder and nothing else.
+All that comes after a run takes the folder and nothing else. Of several processes that train a run the first writes;
+the methods that write do nothing in the others.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxcnn import processes
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.config_reader import read_json, to_json
 from jaxcnn.errors import InputError
@@ -59,6 +61,13 @@ class RunFolder:
           InputError: the folder exists and is not empty, or cannot be made.
         """
         path = Path(path)
+        processes.first_does(lambda: cls._make(path, config, class_names, preprocessing), "make the run folder")
+        if not is_run(path):
+            raise InputError(f"--workdir {path}: this process does not see what the first has made: share the folder")
+        return cls(path)
+
+    @staticmethod
+    def _make(path: Path, config: TrainConfig, class_names: tuple[str, ...], preprocessing: Preprocessing) -> None:
         check_free(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +79,6 @@ class RunFolder:
                 part.rename(path)
         except OSError as error:
             raise InputError(f"--workdir {path}: {error.strerror}") from None
-        return cls(path)
 
     @property
     def config(self) -> TrainConfig:
@@ -112,7 +120,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self, wait_seconds: float = 0.0) -> Iterator[None]:
-        """Holds the run for this process; raises InputError if another has it and keeps it so long."""
+        """Holds the run for this process; raises InputError if another has it and keeps it so long.
+
+        Of several processes that train it together the first holds it for all.
+        """
+        if not processes.is_first():
+            yield
+            return
         until = time.monotonic() + wait_seconds
         with open(self.path / ".lock", "w") as file:
             while True:
@@ -129,6 +143,8 @@ class RunFolder:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl, on disk when this returns: a checkpoint of the same step comes after it."""
+        if not processes.is_first():
+            return
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -140,6 +156,8 @@ class RunFolder:
 
     def append_health(self, line: dict[str, Any]) -> None:
         """Adds a line to health.jsonl."""
+        if not processes.is_first():
+            return
         with open(self.path / "health.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -181,6 +199,8 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file whole or not at all."""
+        if not processes.is_first():
+            return
         write_whole(self.path / name, text)
 
 

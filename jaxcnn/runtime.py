@@ -116,6 +116,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "device": devices[0].device_kind,
         "devices": len(devices),
+        "processes": jax.process_count(),
         "backend": devices[0].platform,
         "cpu_cores": os.cpu_count(),
         "compilation_cache": str(cache_folder()),

@@ -2,17 +2,21 @@
 
 Prints, for each mesh, by how much the worst leaf of the state or the sums differs, relative to 1 + its size; how many
 leaves are divided; and the bytes of state and batch on a device beside those on one device. Devices are simulated.
+
+With `--save FILE` after one mesh the leaves go to a file instead; as one of several processes with `--coordinator ...`.
 """
 
+import argparse
 import dataclasses
 import json
-import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn import mesh as meshes
+from jaxcnn import processes
 from jaxcnn.build import build_job
 from jaxcnn.config import DataConfig, EvaluationConfig, LoopConfig, MeshConfig, ModelConfig, OptimConfig, TrainConfig
 from jaxcnn.job import Job
@@ -65,8 +69,8 @@ def run(config: TrainConfig, num_steps: int) -> tuple[Any, Any, int]:
         state = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf, state)
     images = jax.ShapeDtypeStruct((BATCH, *job.feed.image_shape), job.feed.image_dtype)
     sums = zero_sums(job.phases[0].step, state, images, jax.ShapeDtypeStruct((BATCH,), jnp.int32))
-    compiled = job.compile_chunk(state, jax.device_put(sums, jax.NamedSharding(job.mesh, jax.P())))
-    sums = jax.device_put(sums, jax.NamedSharding(job.mesh, jax.P()))
+    sums = meshes.replicate(job.mesh, sums)
+    compiled = job.compile_chunk(state, sums)
     inputs = job.feed.inputs(0, num_steps)
     state, sums, _ = compiled(state, sums, job.feed.source, inputs, np.int32(num_steps))
     return state, sums, compiled.memory_analysis().argument_size_in_bytes  # type: ignore[attr-defined]
@@ -88,10 +92,31 @@ def compare(dtype: str, kind: str, meshes: list[str]) -> dict[str, dict[str, Any
     return found
 
 
+def save(dtype: str, kind: str, mesh: str, file: str) -> None:
+    """Writes the state and the sums after the steps of one mesh; the first process does."""
+    data, fsdp = map(int, mesh.split("x"))
+    config = dataclasses.replace(config_of(kind, dtype), mesh=MeshConfig(data=data, fsdp=fsdp, shard_min=64))
+    *found, _ = run(config, 20 if dtype == "float64" else 1)
+    leaves = jax.tree.leaves(meshes.to_host(found))
+    if processes.is_first():
+        np.savez(file, *leaves)
+
+
 def _host(pair: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(pair[0], np.float64), np.asarray(pair[1], np.float64)
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_enable_x64", sys.argv[1] == "float64")
-    print(json.dumps(compare(sys.argv[1], sys.argv[2], sys.argv[3:])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("dtype", choices=["float32", "float64"])
+    parser.add_argument("kind", choices=["plain", "everything"])
+    parser.add_argument("meshes", nargs="+")
+    parser.add_argument("--save")
+    processes.add_options(parser)
+    given = parser.parse_args()
+    jax.config.update("jax_enable_x64", given.dtype == "float64")
+    if given.save:
+        with processes.joined(processes.launch_of(given)):
+            save(given.dtype, given.kind, given.meshes[0], given.save)
+    else:
+        print(json.dumps(compare(given.dtype, given.kind, given.meshes)))

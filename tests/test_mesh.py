@@ -217,3 +217,40 @@ def test_a_run_of_an_older_version_has_its_devices_along_data(tiny_config, tmp_p
     held["mesh"] = {"devices": 1}
     (tmp_path / "config.json").write_text(json.dumps(held))
     assert read_json(TrainConfig, tmp_path / "config.json") == with_fields(tiny_config, mesh__data=1)
+
+
+# A checkpoint goes through several meshes: saved on one, restored on the next; prints whether the bits stay the same.
+CHAIN = """
+import dataclasses, json, sys
+import jax, numpy as np
+from pathlib import Path
+from jaxcnn import config_reader, mesh as meshes
+from jaxcnn.build import build_job
+from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.config import MeshConfig
+from jaxcnn.training.state import to_trees
+config, held, found = config_reader.load_config(sys.argv[1]), None, []
+for number, (data, fsdp) in enumerate([(1, 1), (2, 1), (4, 1), (8, 1), (2, 4), (1, 8), (1, 2), (1, 1)]):
+    job = build_job(dataclasses.replace(config, mesh=MeshConfig(data=data, fsdp=fsdp, shard_min=64)))
+    template = to_trees(job.state_shapes(0), job.zero_sums())
+    if held is None:
+        trees = to_trees(job.initial_state(), job.zero_sums())
+        held = meshes.to_host(trees)
+    else:
+        trees, _ = checkpoints.restore(number - 1, template)
+        same = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), held, meshes.to_host(trees))
+        placed = jax.tree.map(lambda a, b: a.sharding == b.sharding, trees, template)
+        divided = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(trees))
+        found.append([all(jax.tree.leaves(same)), all(jax.tree.leaves(placed)), divided > 0])
+    checkpoints = Checkpoints(Path(sys.argv[2]) / str(number))
+    checkpoints.save(number, trees, {})
+    checkpoints.close()
+    checkpoints = Checkpoints(Path(sys.argv[2]) / str(number))
+print(json.dumps(found))
+"""
+
+
+def test_a_checkpoint_moves_between_one_two_four_and_eight_devices_bit_by_bit(tiny_config, tmp_path) -> None:
+    file = write_config(with_fields(tiny_config, model__width=8, optim__ema_decay=0.9), tmp_path / "c.py")
+    found = json.loads(on_devices(8, CHAIN, file, tmp_path))
+    assert found == [[True, True, divided] for divided in (False, False, False, True, True, True, False)]

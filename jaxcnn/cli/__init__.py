@@ -98,7 +98,7 @@ def guarded(action: Callable[[], int]) -> int:
         return EXIT_INTERNAL
 
 
-def _tell(line: str, code: int, error: Exception | None = None) -> int:
+def _tell(line: str, code: int, error: BaseException | None = None) -> int:
     if error is None or not told_by_first(error):
         print(" ".join(line.split("\n")), file=sys.stderr)
     return code

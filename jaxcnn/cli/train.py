@@ -3,12 +3,14 @@
 import argparse
 import itertools
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from jaxcnn import processes
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.interruption import StopRequest
@@ -57,6 +59,7 @@ def _options() -> argparse.ArgumentParser:
         "and the measured time of a step beside that of full fine-tuning",
     )
     group.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
+    processes.add_options(parser)
     return parser
 
 
@@ -78,6 +81,23 @@ def run(argv: Sequence[str], *, started: float, stop: StopRequest) -> int:
     """Runs the command and returns its exit code; `stop` may be left at once where this begins."""
     parser = _options()
     options, rest = parser.parse_known_args(list(argv))
+    from jaxcnn import runtime
+
+    log = runtime.set_up_logging()
+    with processes.joined(processes.launch_of(options)):
+        if not processes.is_first():
+            log.setLevel(logging.ERROR)
+        return _run(options, rest, parser, started=started, stop=stop)
+
+
+def _run(
+    options: argparse.Namespace,
+    rest: Sequence[str],
+    parser: argparse.ArgumentParser,
+    *,
+    started: float,
+    stop: StopRequest,
+) -> int:
     from jaxcnn.config_reader import load_config
 
     path = Path(options.workdir) if options.workdir else None
@@ -90,11 +110,15 @@ def run(argv: Sequence[str], *, started: float, stop: StopRequest) -> int:
             optim = replace(config.optim, peak_lr=held.config.optim.peak_lr)
             config = replace(config, optim=optim)
         config = _check_resumable(held, config)
+    _check_alike(config)
     if held is not None and (finished := held.result()) is not None:
         result, path = _finished(held, finished), held.path
     else:
-        result, path = _train(config, options, path or _new_path(config.name), held, started=started, stop=stop)
+        path = path or Path(processes.agree(str(_new_path(config.name)), "the run folder"))
+        result, path = _train(config, options, path, held, started=started, stop=stop)
     stop.answered()
+    if not processes.is_first():
+        return 0
     if options.json:
         print(json.dumps({"workdir": str(path), **result}))
     else:
@@ -129,6 +153,18 @@ def _held_run(options: Any, path: Path | None) -> RunFolder | None:
     return folder
 
 
+def _check_alike(config: TrainConfig) -> None:
+    """Raises InputError where this process trains something else than the first; data may lie elsewhere."""
+    ours = flatten(asdict(replace(config, data=replace(config.data, data_dir=None, cache_dir=None))))
+    first = processes.agree({name: repr(value) for name, value in ours.items()}, "the config")
+    other = next((name for name, value in ours.items() if repr(value) != first[name]), None)
+    if other is not None:
+        raise InputError(
+            f"process {processes.index()} has {other.replace('/', '.')}={ours[other]!r}, the first {first[other]}: "
+            "start all with the same command"
+        )
+
+
 def _check_resumable(run: RunFolder, given: TrainConfig) -> TrainConfig:
     """The config to go on with: where the data lie, who decodes them, and the devices may differ; nothing else."""
     held = run.config
@@ -158,7 +194,7 @@ def _train(
     from jaxcnn import runtime
 
     runtime.quiet_libraries()
-    log = runtime.set_up_logging()
+    log = logging.getLogger("jaxcnn")
     if config.train.compilation_cache:
         runtime.enable_compilation_cache()
 
@@ -176,14 +212,18 @@ def _train(
         job = build_job(config)
         stop.check()
     if options.preflight and held is None:
+        if processes.count() > 1:
+            raise InputError("--preflight: its checks run in one process: jaxcnn preflight, before these are started")
         _check_first(config, path, options.preflight, log, stop)
     with stop.nowhere():
         folder = held or RunFolder.create(path, config, job.network.class_names, job.network.preprocessing)
         if not (folder.path / "environment.json").is_file():
             folder.write_json("environment.json", runtime.environment())
         if curve is not None:
-            curve.plot(folder.path / "lr_finder.png", path.name, planned)
+            if processes.is_first():
+                curve.plot(folder.path / "lr_finder.png", path.name, planned)
             folder.write_json("lr_finder.json", curve.to_json())
+    processes.advise(f"go on with: {going_on(folder)}")
     with stop.anywhere(lambda: _not_begun(folder), at_once=True), folder.locked(_LOCK_SECONDS if held else 0.0):
         started += _tell_receipts(job, folder, options.receipt, log, again=held is not None)
         log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")

@@ -24,8 +24,8 @@ from jaxcnn.processes.rendezvous import Place, meet
 from jaxcnn.processes.wire import Process
 
 __all__ = [
-    "Launch", "Process", "add_options", "advise", "agree", "agree_on_steps", "barrier", "count", "first_does", "index",
-    "is_first", "joined", "launch_of", "shutdown", "start", "table", "told_by_first",
+    "Launch", "Process", "add_options", "advise", "agree", "agree_on_steps", "barrier", "count", "first_before_others",
+    "first_does", "index", "is_first", "joined", "launch_of", "shutdown", "start", "table", "told_by_first",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -164,7 +164,16 @@ def first_does(action: Callable[[], T], name: str = "first") -> T:
     return result
 
 
-_KINDS: dict[str, type[Exception]] = {"InputError": InputError, "RunFailed": RunFailed, "Interrupted": Interrupted}
+def first_before_others(action: Callable[[], T], name: str = "before") -> T:
+    """Returns action()'s result; the first process calls it before the others, which find what it leaves on disk."""
+    if _line is None:
+        return action()
+    kept = []
+    first_does(lambda: kept.append(action()), name)
+    return kept[0] if kept else action()
+
+
+_KINDS: dict[str, type[BaseException]] = {"InputError": InputError, "RunFailed": RunFailed, "Interrupted": Interrupted}
 
 
 def told_by_first(error: BaseException) -> bool:
