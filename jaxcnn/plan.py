@@ -21,6 +21,7 @@ from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.network import build_network
 from jaxcnn.phases import make_phases
+from jaxcnn.training.learning_rates import peak_rate
 
 _TOPOLOGY = "a generation and the chips along each axis, such as v5e:2x2, v5e:2x4 or v4:2x2x1"
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s64": 8, "u64": 8, "f64": 8}
@@ -90,7 +91,7 @@ def plan_step(config: TrainConfig, image_shape: tuple[int, int, int], num_classe
     channels = image_shape[2]
     preprocessing = Preprocessing(image_shape, (0.5,) * channels, (0.25,) * channels)
     network = build_network(config, preprocessing, tuple(map(str, range(num_classes))))
-    phase = make_phases(config, network, lambda _: config.optim.peak_lr)[-1]  # the one in which most trains
+    phase = make_phases(config, network, lambda _: peak_rate(config))[-1]  # the one in which most trains
     images = jax.ShapeDtypeStruct((config.train.batch_size, *image_shape), jnp.uint8)
     return figures_of(compile_step(phase.step, phase.state_shapes(network), images, mesh))
 
