@@ -4,16 +4,16 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all: who reads it meanwhile sees the old one, and so does a crash.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file, text as UTF-8, whole or not at all: who reads it meanwhile sees the old one, and so does a crash.
 
     Raises:
       OSError: it cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(part, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
