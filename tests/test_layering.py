@@ -19,8 +19,8 @@ RANKS = {
     "network": 5, "start": 5, "evaluation": 5, "inputs": 5, "phases": 5, "feature_cache": 5, "build": 5,
     "job": 5, "certificate": 5, "monitor": 5, "nonfinite": 5, "gap_measurement": 5, "figures": 5,
     "receipt": 6, "loop": 6, "preview": 6,
-    "predict": 7, "export": 7, "plan": 7, "replay": 7, "inspection": 7,
-    "tuning": 8, "report": 8,
+    "predict": 7, "plan": 7, "replay": 7, "inspection": 7,
+    "tuning": 8, "report": 8, "export": 8,
     "studies": 9,
     "cli": 10, "__main__": 11,
 }  # fmt: skip

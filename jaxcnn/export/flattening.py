@@ -13,8 +13,8 @@ Rule = Callable[..., Any]
 def flattened(function: Callable[..., Any], image: jax.ShapeDtypeStruct, rules: Mapping[str, Rule]) -> Callable:
     """Returns a function of the same values whose program has no calls in it and no arithmetic on constants.
 
-    `jax.jit`, and functions with derivatives of their own, are opened. The operations that act on weights alone, such as
-    the square root of a running variance, are carried out once, here.
+    `jax.jit`, and functions with derivatives of their own, are opened. Operations on weights alone, such as the square
+    root of a running variance, are carried out once, here.
 
     Args:
       function: of one array, whose type is `image`, to one array.
@@ -49,13 +49,17 @@ def _outputs(equation: JaxprEqn, operands: list[Any], rules: Mapping[str, Rule])
     if isinstance(inner, ClosedJaxpr):
         return _run(inner.jaxpr, inner.consts, operands, rules)
     known = not any(isinstance(operand, jax.core.Tracer) for operand in operands)
-    if known and all(isinstance(size, int) for output in equation.outvars for size in output.aval.shape):
+    outputs: Any = NotImplemented
+    if known and all(isinstance(size, int) for output in equation.outvars for size in _shape(output)):
         with jax.ensure_compile_time_eval():
             outputs = primitive.bind(*operands, **parameters)
     else:
-        outputs = NotImplemented
         if primitive.name in rules:
             outputs = rules[primitive.name](*operands, **parameters)
         if outputs is NotImplemented:
             outputs = primitive.bind(*operands, **parameters)
     return list(outputs) if primitive.multiple_results else [outputs]
+
+
+def _shape(variable: Any) -> tuple[Any, ...]:
+    return variable.aval.shape

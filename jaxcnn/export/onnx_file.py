@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxcnn.errors import InputError, RunFailed
-from jaxcnn.export.flattening import flattened
+from jaxcnn.export.flattening import Rule, flattened
 from jaxcnn.export.serving import Served
 
 OPSET = 23
@@ -94,7 +94,7 @@ def _subtract(x: Any, y: Any) -> Any:
     return NotImplemented if isinstance(y, jax.core.Tracer) else lax.add(x, np.negative(np.asarray(y)))
 
 
-RULES = {"pad": _pad, "reduce_window_max": _max_pool, "sub": _subtract}
+RULES: dict[str, Rule] = {"pad": _pad, "reduce_window_max": _max_pool, "sub": _subtract}
 """What jax2onnx converts badly in the program of a network, said in another way; see `flattening.py`."""
 
 

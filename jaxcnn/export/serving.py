@@ -71,7 +71,8 @@ def served(run: str | Path, checkpoint: str, dtype: Literal["float32"] | None = 
     variables = jax.device_put(variables, jax.devices("cpu")[0])
 
     def probabilities(images: jax.Array) -> jax.Array:
-        return jax.nn.softmax(exported.model.apply(variables, exported.normalise(images), train=False))
+        logits: Any = exported.model.apply(variables, exported.normalise(images), train=False)
+        return jax.nn.softmax(logits)
 
     return Served(folder, config, LoadedRun(network, variables, step), probabilities)
 
@@ -95,9 +96,11 @@ def sample_batches(image_shape: tuple[int, int, int]) -> list[np.ndarray]:
 
 
 def own_predictions(of: Served, batches: list[np.ndarray]) -> list[np.ndarray]:
-    """Returns the run's own probabilities for each batch, computed on the CPU."""
+    """Returns the run's own probabilities for each batch of images that are resized and cropped, computed on the CPU."""
+    network, whole = of.loaded.network, replace(of.loaded.network.preprocessing, crop_share=1.0)
+    ready = replace(of.loaded, network=replace(network, preprocessing=whole))  # predict crops what it is given
     with jax.default_device(jax.devices("cpu")[0]):
-        return [of.loaded.predict(batch) for batch in batches]
+        return [ready.predict(batch) for batch in batches]
 
 
 def largest_difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
