@@ -15,7 +15,8 @@ from jaxcnn.config import ModelConfig, OptimConfig, Preprocessing, TrainConfig
 from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.export import export_run, fresh
 from jaxcnn.export.flattening import flattened
-from jaxcnn.export.serving import largest_difference, sample_batches
+from jaxcnn.export.serving import largest_difference, own_predictions, sample_batches, served
+from jaxcnn.export.stablehlo import to_stablehlo
 from jaxcnn.network import build_network
 from jaxcnn.predict import load_run
 from jaxcnn.weights.imported_run import write_run
@@ -67,7 +68,7 @@ def test_the_program_has_no_code_of_ours_in_it(exported: Path) -> None:
     """All its calls are its own functions: nothing is looked up where it runs."""
     text = jax.export.deserialize(bytearray(exported.read_bytes())).mlir_module()
     assert "custom_call" not in text.replace("custom_call @shape_assertion", "")
-    assert text.count("stablehlo.convolution") == 7  # ResNet-8
+    assert text.count("stablehlo.convolution(") == 3 * 7  # those of a ResNet-8, in a branch for each platform
 
 
 def test_what_a_reader_has_to_know_is_beside_the_file(run: Path, exported: Path) -> None:
@@ -209,3 +210,26 @@ def test_a_flattened_program_is_the_function_with_constants_computed() -> None:
 def test_bad_input_to_the_python_entry_is_an_input_error(run: Path) -> None:
     with pytest.raises(InputError, match="ends in"):
         export_run(run, "onnx", run / "a.stablehlo")
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (ModelConfig("vgg11", width=4, stage_sizes=(1, 1)), (8, 8, 1)),
+        (ModelConfig("seresnet18", width=8, stage_sizes=(1,), norm="group", num_groups=4), (8, 8, 3)),
+        (ModelConfig("resnetv2_18", width=4, stage_sizes=(3,), stem="deep", scan_blocks=True), (16, 11, 3)),
+        (ModelConfig("resnet8", width=4, stage_sizes=(1,), dtype="bfloat16", virtual_batch_size=16), (8, 8, 3)),
+        # Its second dense layer has 67 MB of weights.
+        pytest.param(ModelConfig("vgg11", width=4, neck="dense", stage_sizes=(1,)), (8, 8, 3), marks=pytest.mark.slow),
+    ],
+    ids=["vgg, grey", "squeeze, group norm", "preact, deep stem, loop", "bfloat16, virtual batch", "dense neck"],
+)
+def test_all_kinds_of_networks_are_exported_for_any_batch(
+    tmp_path: Path, model: ModelConfig, shape: tuple[int, int, int]
+) -> None:
+    of = served(make_run(tmp_path / "run", model, shape), "best")
+    content, _ = to_stablehlo(of, ("cpu", "tpu"))
+    program = jax.export.deserialize(bytearray(content))
+    assert str(program.in_avals[0].shape[0]) == "batch"
+    batches = sample_batches(shape)[1:2]
+    assert largest_difference(own_predictions(of, batches), [program.call(batch) for batch in batches]) <= of.tolerance

@@ -80,7 +80,7 @@ def _told(file: Path, description: dict) -> list[str]:
     height, width, channels = description["input"]["shape"][1:]
     return [
         f"{file}: {description['network']}, {weights} of step {description['step']:,}, {where}, "
-        f"{file.stat().st_size / 1e6:.1f} MB",
+        f"{file.stat().st_size / 1e6:.3g} MB",
         f"images uint8 [N, {height}, {width}, {channels}] -> probabilities float32 [N, "
         f"{len(description['class_names'])}]; classes and how images are resized are in {file.name}.json",
     ]

@@ -96,9 +96,9 @@ def sample_batches(image_shape: tuple[int, int, int]) -> list[np.ndarray]:
 
 
 def own_predictions(of: Served, batches: list[np.ndarray]) -> list[np.ndarray]:
-    """Returns the run's own probabilities for each batch of images that are resized and cropped, computed on the CPU."""
+    """Returns the run's own probabilities for batches of images of its size, computed on the CPU."""
     network, whole = of.loaded.network, replace(of.loaded.network.preprocessing, crop_share=1.0)
-    ready = replace(of.loaded, network=replace(network, preprocessing=whole))  # predict crops what it is given
+    ready = replace(of.loaded, network=replace(network, preprocessing=whole))  # which predict would crop
     with jax.default_device(jax.devices("cpu")[0]):
         return [ready.predict(batch) for batch in batches]
 
