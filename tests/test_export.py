@@ -1,10 +1,13 @@
 """An exported file gives the run's own probabilities where nothing of jaxcnn can be imported."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 
 from jaxcnn.cli import main
 from jaxcnn.config import ModelConfig, OptimConfig, Preprocessing, TrainConfig
+from jaxcnn.data.decode import resize_and_centre_crop
 from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.export import export_run, fresh
 from jaxcnn.export.flattening import flattened
@@ -233,3 +237,37 @@ def test_all_kinds_of_networks_are_exported_for_any_batch(
     assert str(program.in_avals[0].shape[0]) == "batch"
     batches = sample_batches(shape)[1:2]
     assert largest_difference(own_predictions(of, batches), [program.call(batch) for batch in batches]) <= of.tolerance
+
+
+def test_the_documented_server_resizes_as_predict_does(
+    run: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of docs/export.md, with a runtime that keeps what it is given, and without the network around it."""
+    page = (Path(__file__).parent.parent / "docs" / "export.md").read_text()
+    code = page.split("```python\n# server.py\n")[1].split("```")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 24
+    given = []
+
+    class Session:
+        def __init__(self, file: str):
+            assert file == "model.onnx"
+
+        def run(self, names: list[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            given.append(inputs["images"])
+            return [np.array([[0.5, 0.25, 0.25]], np.float32)]
+
+    web = SimpleNamespace(Body=lambda **_: None, HTTPException=RuntimeError)
+    web.FastAPI = lambda: SimpleNamespace(post=lambda _: lambda function: function)
+    monkeypatch.setitem(sys.modules, "fastapi", web)
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=Session))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(f"{exported}.json", "model.onnx.json")
+    names: dict = {}
+    exec(code, names)
+    for height, width in ((40, 25), (9, 14), (12, 12)):
+        image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+        encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+        assert names["predict"](encoded) == {"ant": 0.5, "bee": 0.25, "cow": 0.25}
+        np.testing.assert_array_equal(given[-1], resize_and_centre_crop(image, 12, 12, 0.75)[None])
+    with pytest.raises(RuntimeError):
+        names["predict"](b"no image")

@@ -94,7 +94,13 @@ def _subtract(x: Any, y: Any) -> Any:
     return NotImplemented if isinstance(y, jax.core.Tracer) else lax.add(x, np.negative(np.asarray(y)))
 
 
-RULES: dict[str, Rule] = {"pad": _pad, "reduce_window_max": _max_pool, "sub": _subtract}
+def _maximum(x: Any, y: Any) -> Any:
+    """max(x, 0) by JAX's function, which becomes ONNX's Relu: runtimes join that to the convolution before, too."""
+    is_relu = not isinstance(y, jax.core.Tracer) and np.ndim(y) == 0 and y == 0
+    return jax.nn.relu(x) if is_relu else NotImplemented
+
+
+RULES: dict[str, Rule] = {"pad": _pad, "reduce_window_max": _max_pool, "sub": _subtract, "max": _maximum}
 """What jax2onnx converts badly in the program of a network, said in another way; see `flattening.py`."""
 
 
