@@ -31,6 +31,7 @@ from jaxcnn.config_augment import (
 )
 from jaxcnn.config_features import FeaturesConfig
 from jaxcnn.config_health import HealthConfig
+from jaxcnn.config_mesh import MeshConfig
 from jaxcnn.config_optim import OptimConfig, ScheduleConfig
 from jaxcnn.config_strict import Count, Positive, Strict
 
@@ -179,6 +180,9 @@ class LoopConfig(Strict):
     """Most steps sent to the device in one go; fewer are sent when steps are slow, with the same result."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder, so that the next start is fast."""
+    deterministic: bool = False
+    """On a GPU: operations that give the same bits each time, chosen without measuring, so that two runs, and one that
+    was interrupted, are equal bit by bit; slower (docs/preemption.md). On CPU and TPU they are so anyway."""
 
 
 @dataclass(frozen=True)
@@ -196,14 +200,6 @@ class EvaluationConfig(Strict):
     tenth of them, and no more than validation has, in whole batches."""
     crops: Literal[1, 5] = 1
     """1: the centre crop; 5: the mean of the probabilities of the corners and the centre, see data.crop_share."""
-
-
-@dataclass(frozen=True)
-class MeshConfig(Strict):
-    """The devices."""
-
-    devices: Count | None = None
-    """Devices on the `data` axis, over which each batch is divided; none: all there are."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +239,7 @@ class TrainConfig(Strict):
     """Whether the head of init_from gives way to a new one. auto: where its classes are others, by number or by name;
     never: then it is an error."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    """The devices."""
+    """The devices, and what each of them holds."""
     health: HealthConfig = field(default_factory=HealthConfig)
     """What is watched of each layer while it trains."""
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import mesh as meshes
+from jaxcnn import processes
 from jaxcnn.data.loader import Arrays
 from jaxcnn.errors import InputError
 from jaxcnn.job import Job
@@ -43,7 +44,8 @@ def failed_step(job: Job, state: TrainState, phase: int) -> FailedStep:
     """Returns the step that comes next in a run and is known not to be finite."""
     step = int(state.step)
     inputs = job.feed.inputs(step, 1)
-    batch = jax.device_get(jax.jit(job.feed.take)(job.feed.source, jax.tree.map(lambda leaf: leaf[0], inputs)))
+    batch = jax.jit(job.feed.take)(job.feed.source, jax.tree.map(lambda leaf: leaf[0], inputs))
+    state, batch = meshes.to_host((state, batch))
     found = run_again(job.phases[phase].step, job.phases[phase].look, state, batch)
     notes = {
         "step": step,
@@ -51,6 +53,7 @@ def failed_step(job: Job, state: TrainState, phase: int) -> FailedStep:
         **found,
         "examples": job.examples_of(step),
         "start": job.start,
+        "devices": job.mesh.size,
         "loader": job.inputs.kind,
         "class_counts": np.bincount(job.inputs.labels, minlength=len(job.network.class_names)).tolist(),
     }
@@ -77,6 +80,8 @@ def run_again(step: Step, look: Look, state: TrainState, batch: Arrays) -> dict[
 def save(failed: FailedStep, folder: RunFolder) -> Path:
     """Writes a failed step into its run folder, whole or not at all, and returns where."""
     place = folder.path / "nonfinite"
+    if not processes.is_first():
+        return place
     place.mkdir(exist_ok=True)
     arrays: dict[str, Any] = {f"state{name}": np.asarray(leaf) for name, leaf in _named(failed.state).items()}
     arrays |= {"images": np.asarray(failed.batch.images), "labels": np.asarray(failed.batch.labels)}

@@ -9,15 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RANKS = {
-    "errors": 0, "config": 0, "config_augment": 0, "config_features": 0, "config_health": 0, "config_optim": 0,
-    "config_strict": 0, "config_reader": 0, "paths": 0, "runtime": 0, "whole": 0,
+    "errors": 0, "config": 0, "config_augment": 0, "config_features": 0, "config_health": 0,
+    "config_mesh": 0, "config_optim": 0, "config_strict": 0, "config_reader": 0, "paths": 0, "runtime": 0, "whole": 0,
+    "interruption": 0, "processes": 0,
     "models": 1, "data": 1, "augment": 1,
     "training": 2,
     "mesh": 3, "checkpoint": 3, "curves": 3, "diagnosis": 3, "gap": 3, "page": 3, "confusion": 3, "sheets": 3,
     "learning_curves": 3, "pace": 3, "progress": 3, "trace": 3,
     "run_folder": 4, "drawings": 4, "comparison": 4, "weights": 4, "writer": 4,
     "network": 5, "start": 5, "evaluation": 5, "inputs": 5, "phases": 5, "feature_cache": 5, "build": 5,
-    "job": 5, "certificate": 5, "monitor": 5, "nonfinite": 5, "gap_measurement": 5, "figures": 5,
+    "job": 5, "certificate": 5, "saves": 5, "boundaries": 5,
+    "monitor": 5, "nonfinite": 5, "gap_measurement": 5, "figures": 5,
     "receipt": 6, "loop": 6, "preview": 6,
     "predict": 7, "plan": 7, "replay": 7, "inspection": 7,
     "tuning": 8, "report": 8, "export": 8,
