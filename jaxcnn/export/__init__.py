@@ -1,7 +1,9 @@
 """A run as one file that needs no jaxcnn: pixels in, probabilities out; StableHLO or ONNX. See docs/export.md.
 
-from jaxcnn.export import export_run
-export_run("runs/flowers", "stablehlo")  # runs/flowers/model.stablehlo, and model.stablehlo.json beside it
+    import jaxcnn
+    jaxcnn.export_run("runs/flowers", "stablehlo")  # runs/flowers/model.stablehlo, and model.stablehlo.json beside it
+
+Every file is run in a fresh process before it is returned.
 """
 
 import json
