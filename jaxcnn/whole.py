@@ -37,15 +37,15 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all: who reads it meanwhile sees the old one, and so does a crash.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file, text as UTF-8, whole or not at all: who reads it meanwhile sees the old one, and so does a crash.
 
     Raises:
       OSError: it cannot be written.
     """
     with part(path.with_name(f".{path.name}.part")) as unfinished:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(unfinished, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -22,7 +22,7 @@ RANKS = {
     "monitor": 5, "nonfinite": 5, "gap_measurement": 5, "figures": 5,
     "receipt": 6, "loop": 6, "preview": 6,
     "predict": 7, "plan": 7, "replay": 7, "inspection": 7,
-    "tuning": 8, "report": 8,
+    "tuning": 8, "report": 8, "export": 8,
     "studies": 9,
     "cli": 10, "__main__": 11,
 }  # fmt: skip

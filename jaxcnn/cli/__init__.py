@@ -33,6 +33,7 @@ COMMANDS = {
     "predict": "class probabilities for image files",
     "explain": "where in an image the evidence for a class lies, as a picture (Grad-CAM)",
     "weights": "weights from PyTorch, timm and Keras, and for them: import, export, compare",
+    "export": "a run as one file that needs no jaxcnn: StableHLO or ONNX",
     "study": "ten lessons of convolutional networks, each shown by running it: table, figure, claims",
     "models": "list the networks with parameters, GFLOPs and papers",
 }

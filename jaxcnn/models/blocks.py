@@ -17,6 +17,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcnn.errors import InputError
 from jaxcnn.models.layers import Activation, drop_image, global_mean, halve_mean
@@ -212,7 +213,9 @@ def _resized(block: Block, x: jax.Array, lazy: bool = False) -> Any:
         new = features - x.shape[-1]
         if new < 0:
             raise InputError(f"shortcut='pad' adds channels, but {block.name} has {features} after {x.shape[-1]}")
-        return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
+        # Not x[:, ::stride, ::stride], which is a gather where the batch is symbolic, as in an exported program.
+        x = lax.slice(x, (0,) * 4, x.shape, (1, stride, stride, 1))
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
     if block.shortcut == "pool" and stride == 2:
         x, stride = halve_mean(x), 1
     return block._conv(x, features, 1, "shortcut_conv", stride, lazy=lazy)
