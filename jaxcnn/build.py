@@ -28,7 +28,7 @@ from jaxcnn.job import Job, steps_of
 from jaxcnn.models.registry import describe
 from jaxcnn.models.scan import split_stages
 from jaxcnn.network import Network, build_network, has_checkpoint, load_variables
-from jaxcnn.phases import Phase, class_counts, make_phases
+from jaxcnn.phases import Phase, class_counts, make_phases, on_devices
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.start import check_frozen_start, fit_start, initial_variables
 from jaxcnn.training.partition import check_phases, first_phases, phase_rules
@@ -64,7 +64,7 @@ def build_job(
     Raises:
       InputError: anything that does not fit: names, sizes, class counts, freeze globs, devices, data not prepared.
     """
-    mesh = meshes.make_mesh(config.mesh.devices)
+    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     splits = open_splits(config.data) if splits is None else splits
     _check_batches(config, splits, mesh)
     shape = loader.input_shape(splits.train, config.data.image_size, config.data.channels)
@@ -129,15 +129,16 @@ def _assemble(
     steps_per_epoch = inputs.num_train / size
     total_steps = steps_of(config.train.epochs, steps_per_epoch)
     schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
-    phases = make_phases(config, network, schedule, inputs, point)
+    phases = make_phases(config, network, schedule, inputs, point, devices=mesh.size)
     _check_steps(phases, steps_per_epoch, total_steps)
+    placements = meshes.state_placements(mesh, phases[0].state_shapes(network), config.mesh)
     check(total_steps)
 
     def variables() -> dict[str, Any]:
         return initial_variables(config, network, class_counts(inputs, network))
 
     def initial_state() -> TrainState:
-        return meshes.replicate(mesh, phases[0].begin(variables()))
+        return meshes.place_state(phases[0].begin(variables()), placements)
 
     read = _reading(config, network, mesh, inputs, point, run, variables, total_steps)
 
@@ -162,7 +163,9 @@ def _assemble(
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         phases=phases,
-        phases_of=lambda other, start, rates=schedule: make_phases(other, network, rates, inputs, start),
+        phases_of=lambda other, start, rates=schedule: make_phases(
+            other, network, rates, inputs, start, devices=mesh.size
+        ),
         initial_state=initial_state,
         zero_sums=lambda: meshes.replicate(mesh, no_sums()),  # new buffers each time: they are donated
     )
@@ -215,6 +218,8 @@ def _check_batches(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:
             "imbalance twice: choose one"
         )
     virtual = config.model.virtual_batch_size
+    if virtual is not None and config.mesh.batch_norm == "device":
+        raise InputError(f"mesh.batch_norm='device' and model.virtual_batch_size={virtual}: choose one")
     if virtual is not None and (size // parts) % virtual:
         raise InputError(
             f"model.virtual_batch_size={virtual} must divide train.batch_size={size}, and each of its {parts} parts"
@@ -226,6 +231,24 @@ def _check_batches(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:
         )
 
 
+def _devices_told(config: TrainConfig, network: Network, mesh: Mesh) -> str:
+    """Devices, what each holds, and which images share batch statistics."""
+    device = mesh.devices.flat[0]
+    told = f"devices: {mesh.size} x {device.device_kind} ({device.platform})"
+    if mesh.size == 1:
+        return told
+    data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
+    told += f", mesh data {data} x fsdp {fsdp}; {config.train.batch_size // mesh.size} images of a batch each"
+    if network.shapes["batch_stats"]:
+        shared = (
+            on_devices(config, mesh.size).virtual_batch_size or config.train.batch_size // config.optim.accumulation
+        )
+        told += f"; batch norm over {shared} images"
+        if config.mesh.batch_norm == "device":
+            told += " (those of a device: another number of devices gives other results)"
+    return told
+
+
 def _log_choices(config: TrainConfig, network: Network, splits: Splits, mesh: Mesh) -> None:
     """One line on what was chosen, also by default."""
     parts = ", ".join(f"{name} {source.name} ({source.num_examples:,})" for name, source in splits.named().items())
@@ -235,5 +258,4 @@ def _log_choices(config: TrainConfig, network: Network, splits: Splits, mesh: Me
         LOG.warning("warning: freeze without init_from: what is frozen stays as it is drawn")
     for stage in split_stages(network.model.backbone, network.shapes["params"]["backbone"]):
         LOG.info(f"model: the freeze takes leaves of some equal blocks of {stage} only, so it is not scanned")
-    device = mesh.devices.flat[0]
-    LOG.info(f"devices: {mesh.size} x {device.device_kind} ({device.platform})")
+    LOG.info(_devices_told(config, network, mesh))

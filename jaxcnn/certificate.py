@@ -4,9 +4,7 @@ import hashlib
 import json
 from typing import Any
 
-import jax
-import numpy as np
-
+from jaxcnn import mesh as meshes
 from jaxcnn.errors import RunFailed
 from jaxcnn.paths import Tree, flatten
 from jaxcnn.run_folder import RunFolder
@@ -16,7 +14,7 @@ _FILE = "certificate.json"
 
 def digests(frozen: Tree) -> dict[str, str]:
     """Returns the SHA-256 of each leaf, of its type, shape and bytes, by path (`params/backbone/stem/conv/kernel`)."""
-    leaves = {path: np.asarray(leaf) for path, leaf in flatten(jax.device_get(frozen)).items()}
+    leaves = flatten(meshes.to_host(frozen))
     return {
         path: hashlib.sha256(f"{leaf.dtype} {leaf.shape} ".encode() + leaf.tobytes()).hexdigest()
         for path, leaf in leaves.items()

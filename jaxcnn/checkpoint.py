@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxcnn.errors import InputError, RunFailed
+from jaxcnn.mesh import to_host
 from jaxcnn.runtime import quiet_libraries
 
 Progress = dict[str, Any]
@@ -225,7 +225,7 @@ def checksum(tree: Any) -> int:
     """Returns the CRC-32 of all leaves in the order of the tree."""
     total = 0
     for leaf in jax.tree.leaves(tree):
-        total = zlib.crc32(np.asarray(leaf).tobytes(), total)
+        total = zlib.crc32(to_host(leaf).tobytes(), total)
     return total
 
 

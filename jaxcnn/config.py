@@ -31,6 +31,7 @@ from jaxcnn.config_augment import (
 )
 from jaxcnn.config_features import FeaturesConfig
 from jaxcnn.config_health import HealthConfig
+from jaxcnn.config_mesh import MeshConfig
 from jaxcnn.config_optim import OptimConfig, ScheduleConfig
 from jaxcnn.config_strict import Count, Positive, Strict
 
@@ -199,14 +200,6 @@ class EvaluationConfig(Strict):
 
 
 @dataclass(frozen=True)
-class MeshConfig(Strict):
-    """The devices."""
-
-    devices: Count | None = None
-    """Devices on the `data` axis, over which each batch is divided; none: all there are."""
-
-
-@dataclass(frozen=True)
 class TrainConfig(Strict):
     """One experiment. The defaults are the quick start: a ResNet-8 on 5,000 real digits."""
 
@@ -243,7 +236,7 @@ class TrainConfig(Strict):
     """Whether the head of init_from gives way to a new one. auto: where its classes are others, by number or by name;
     never: then it is an error."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    """The devices."""
+    """The devices, and what each of them holds."""
     health: HealthConfig = field(default_factory=HealthConfig)
     """What is watched of each layer while it trains."""
 

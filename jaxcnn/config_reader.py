@@ -16,6 +16,9 @@ from jaxcnn.errors import InputError, did_you_mean
 
 T = TypeVar("T")
 
+_RENAMED = {"mesh": {"devices": "data"}}
+"""Fields, by section, that the runs of older versions have under another name."""
+
 
 def load_config(path: str | Path) -> TrainConfig:
     """Returns what `get_config()` of a Python file returns, checked.
@@ -51,7 +54,18 @@ def read_json(kind: type[T], path: Path) -> T:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    return parse_json(kind, text, str(path))
+    return parse_json(kind, _as_named_now(text) if kind is TrainConfig else text, str(path))
+
+
+def _as_named_now(text: str) -> str:
+    """The JSON of a config with the names that its fields have in this version."""
+    try:
+        held = json.loads(text)
+        for section, names in _RENAMED.items():
+            held[section] = {names.get(name, name): value for name, value in held[section].items()}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return text  # what is wrong with it is told by whoever checks it
+    return json.dumps(held)
 
 
 def parse_json(kind: type[T], text: str, where: str) -> T:

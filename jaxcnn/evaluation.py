@@ -31,7 +31,7 @@ def evaluate(
 
     Args:
       network: its evaluation step and class names.
-      variables: {"params", "batch_stats"}, replicated over the mesh.
+      variables: {"params", "batch_stats"} on the mesh.
       split: its images have the shape of `network.measured_on`; or they are features.
       batch_size: examples a forward pass, over all devices.
       mesh: the devices over which each batch is divided.
@@ -42,7 +42,7 @@ def evaluate(
     """
     sums = meshes.replicate(mesh, _no_sums(network))
     for batch, mask in split.batches(batch_size):
-        parts = jax.device_put((batch.images, batch.labels, mask), meshes.over_data(mesh))
+        parts = meshes.divide(mesh, (batch.images, batch.labels, mask), batch_size)
         sums = network.evaluation_step(variables, sums, *parts)
     found = jax.device_get(sums)
     figures = divide(found)

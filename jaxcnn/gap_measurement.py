@@ -44,7 +44,7 @@ def measure_gap(job: Job, state: TrainState, phase: int, validation: dict[str, A
     for index, (batch, mask) in enumerate(_training_form(job).batches(size)):
         if not mask.all():
             break
-        images, labels = jax.device_put((batch.images, batch.labels), meshes.over_data(job.mesh))
+        images, labels = meshes.divide(job.mesh, (batch.images, batch.labels), size)
         new = program(state.variables, images, labels, np.int32(index))
         sums = new if sums is None else metrics.add(sums, new)
     ways = {name: metrics.divide(found) for name, found in jax.device_get(sums).items()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
 from jaxcnn.config import DataConfig, Preprocessing, TrainConfig
@@ -163,7 +163,7 @@ def batches_of(split: Arrays | Source, network: Network, mesh: Mesh) -> Batches:
 
 def host_batches(split: Source, transform: Transform) -> HostBatches:
     """Returns a split decoded in each pass, through what a loader on the host does to each image."""
-    return HostBatches(split, _once(transform, split))
+    return HostBatches(split, _once(transform, split), meshes.own_part())
 
 
 def _once(transform: Transform, split: Source) -> Transform:
@@ -187,7 +187,8 @@ def feed_of(config: TrainConfig, inputs: Inputs, network: Network, mesh: Mesh, t
         return ResidentFeed(meshes.replicate(mesh, inputs.train), order, max_steps, replicated(mesh))
     transform = _once(training_transform(config, network.preprocessing), inputs.train)
     workers = config.data.workers
-    return HostFeed(inputs.train, order, transform, total_steps, max_steps, workers, batches_over_data(mesh))
+    place, part = batches_over_data(mesh), meshes.own_part()
+    return HostFeed(inputs.train, order, transform, total_steps, max_steps, workers, place, part)
 
 
 def training_order(config: TrainConfig, inputs: Inputs) -> TrainingOrder:
@@ -214,9 +215,6 @@ def replicated(mesh: Mesh) -> Callable[[Any], Any]:
     return lambda tree: meshes.replicate(mesh, tree)
 
 
-def batches_over_data(mesh: Mesh) -> Callable[[Any], Any]:
-    """Returns what places host arrays [steps, B, ...] with each batch divided over the devices."""
-    import jax
-
-    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
-    return lambda tree: jax.device_put(tree, sharding)
+def batches_over_data(mesh: Mesh) -> Callable[[Any, int], Any]:
+    """Returns what places arrays [steps, B, ...], or the part of the batches that this process has read."""
+    return lambda tree, batch_size: meshes.divide(mesh, tree, batch_size, axis=1)

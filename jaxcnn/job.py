@@ -72,7 +72,10 @@ class Job:
 
     def chunk(self, phase: int) -> Callable:
         """Returns (state, sums, source, inputs, num_steps) -> (state, sums, progress), not jitted; see `make_chunk`."""
-        return make_chunk(self.phases[phase].step, self.take)
+        step = self.phases[phase].step
+        if self.mesh.shape["fsdp"] > 1:
+            step = meshes.placed_step(step, self.placements(phase))
+        return make_chunk(step, self.take)
 
     def take(self, source: Any, item: Any) -> Any:
         """The batch of one step, divided over the devices."""
@@ -80,9 +83,20 @@ class Job:
 
     def state_shapes(self, phase: int) -> TrainState:
         """Returns the state of a phase as shapes with placements: what a checkpoint is restored into."""
-        everywhere = meshes.replicated(self.mesh)
         shapes = self.phases[phase].state_shapes(self.network)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes)
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            self.placements(phase),
+        )
+
+    def placements(self, phase: int) -> TrainState:
+        """Returns where each leaf of the state of a phase lies."""
+        return meshes.state_placements(self.mesh, self.phases[phase].state_shapes(self.network), self.config.mesh)
+
+    def go_on(self, state: TrainState, phase: int) -> TrainState:
+        """Returns the state after the last step before a phase in the form and the places of that phase."""
+        return meshes.place_state(self.phases[phase].go_on(state), self.placements(phase))
 
     def compile_chunk(self, state: TrainState, sums: Sums, phase: int = 0, inputs: Any = None) -> Callable:
         """Returns the compiled chunk of a phase; ahead of time, so that nothing can compile again during it.
@@ -93,7 +107,7 @@ class Job:
         jitted = jax.jit(
             self.chunk(phase),
             donate_argnums=(0, 1),
-            out_shardings=everywhere,
+            out_shardings=(self.placements(phase), everywhere, everywhere),
             compiler_options=compiler_options(training=trains_backbone(state.params)),
         )
         if inputs is None:

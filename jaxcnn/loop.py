@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from jaxcnn import mesh as meshes
 from jaxcnn.certificate import Certificate
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.drawings import Drawings
@@ -94,7 +93,7 @@ class Trainer:
         job, phase = self.job, self.job.phase_at(self.step)
         if phase != self.progress.phase:
             self.certificate.end(self.step, self.state.frozen)
-            self.state = meshes.replicate(job.mesh, job.phases[phase].go_on(self.state))
+            self.state = job.go_on(self.state, phase)
             self.progress.phase = phase
         self.certificate.begin(phase, self.step, self.state.frozen)
         begun = time.perf_counter()

@@ -43,7 +43,8 @@ def failed_step(job: Job, state: TrainState, phase: int) -> FailedStep:
     """Returns the step that comes next in a run and is known not to be finite."""
     step = int(state.step)
     inputs = job.feed.inputs(step, 1)
-    batch = jax.device_get(jax.jit(job.feed.take)(job.feed.source, jax.tree.map(lambda leaf: leaf[0], inputs)))
+    batch = jax.jit(job.feed.take)(job.feed.source, jax.tree.map(lambda leaf: leaf[0], inputs))
+    state, batch = meshes.to_host((state, batch))
     found = run_again(job.phases[phase].step, job.phases[phase].look, state, batch)
     notes = {
         "step": step,
@@ -51,6 +52,7 @@ def failed_step(job: Job, state: TrainState, phase: int) -> FailedStep:
         **found,
         "examples": job.examples_of(step),
         "start": job.start,
+        "devices": job.mesh.size,
         "loader": job.inputs.kind,
         "class_counts": np.bincount(job.inputs.labels, minlength=len(job.network.class_names)).tolist(),
     }

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxcnn.augment.pipeline import make_augment
-from jaxcnn.config import TrainConfig
+from jaxcnn.config import ModelConfig, TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.inputs import Inputs, crops_on_host
 from jaxcnn.network import Network, build_network
@@ -71,6 +71,8 @@ def make_phases(
     schedule: Callable,
     inputs: Inputs | None = None,
     start: str | None = None,
+    *,
+    devices: int = 1,
 ) -> tuple[Phase, ...]:
     """Returns the phases of a config, in order.
 
@@ -80,7 +82,9 @@ def make_phases(
       schedule: step -> learning rate.
       inputs: how many examples the classes have, and whether the loader crops; none: equally many, and no.
       start: the point of the network whose output the steps are given; none: they are given images.
+      devices: over which each batch is divided.
     """
+    config = dataclasses.replace(config, model=on_devices(config, devices))
     params, rules = network.shapes["params"], phase_rules(config.freeze, config.unfreeze)
     optim = config.optim
     factors = factors_of(params, network.model.part_paths, optim.layer_decay, optim.lr_multipliers)
@@ -107,6 +111,14 @@ def make_phases(
         step = make_step(*parts, options)
         phases.append(Phase(epoch, rule, model, step, seeded, optimizer, optim.ema_decay is not None, augment, look))
     return tuple(phases)
+
+
+def on_devices(config: TrainConfig, devices: int) -> ModelConfig:
+    """Returns the model's config, with the images that share batch statistics as a number where it is a device's."""
+    if config.mesh.batch_norm == "global":
+        return config.model
+    size = config.train.batch_size // config.optim.accumulation // devices
+    return dataclasses.replace(config.model, virtual_batch_size=size)
 
 
 def _seeded(

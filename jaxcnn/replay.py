@@ -29,6 +29,8 @@ def replay(folder: RunFolder) -> dict[str, Any]:
     labels = np.repeat(np.arange(len(notes["class_counts"])), notes["class_counts"]).astype(np.int32)
     inputs = Inputs(notes["loader"], None, {}, labels, images.mean, images.std)  # type: ignore[arg-type]
     schedule = make_schedule(config.schedule, config.optim.peak_lr, 1, 1.0)
-    phase = make_phases(config, network, schedule, inputs, notes["start"])[notes["phase"]]
+    phase = make_phases(config, network, schedule, inputs, notes["start"], devices=notes.get("devices", 1))[
+        notes["phase"]
+    ]
     failed = load(folder, phase.state_shapes(network))
     return {**failed.notes, **run_again(phase.step, phase.look, failed.state, failed.batch)}

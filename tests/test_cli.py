@@ -62,7 +62,7 @@ def mistake(capsys, *arguments: object) -> str:
             "'backbone/stage9/**' matches no parameter; nearest paths: backbone",
         ),
         (["--freeze", "**"], "every parameter is frozen"),
-        (["--mesh.devices", "99"], "mesh.devices=99: only"),
+        (["--mesh.data", "99"], "mesh.data=99: only"),
         (["--init-from", "{tmp}/nowhere"], "no run folder {tmp}/nowhere"),
         (["--resume"], "--resume needs --workdir RUN"),
         (["--profile", "9:10", "--train.epochs", "0.1"], "--profile 9:10: the run has 4 steps"),

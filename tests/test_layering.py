@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 RANKS = {
-    "errors": 0, "config": 0, "config_augment": 0, "config_features": 0, "config_health": 0, "config_optim": 0,
-    "config_strict": 0, "config_reader": 0, "paths": 0, "runtime": 0, "whole": 0,
+    "errors": 0, "config": 0, "config_augment": 0, "config_features": 0, "config_health": 0,
+    "config_mesh": 0, "config_optim": 0, "config_strict": 0, "config_reader": 0, "paths": 0, "runtime": 0, "whole": 0,
     "models": 1, "data": 1, "augment": 1,
     "training": 2,
     "mesh": 3, "checkpoint": 3, "curves": 3, "diagnosis": 3, "gap": 3, "page": 3, "confusion": 3, "sheets": 3,

@@ -23,7 +23,7 @@ jax.config.update("jax_enable_x64", True)
 from jaxcnn import config_reader
 from jaxcnn.build import build_job
 config = config_reader.load_config(sys.argv[1])
-job = build_job(dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, devices=int(sys.argv[2]))))
+job = build_job(dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=int(sys.argv[2]))))
 wide = lambda tree: jax.tree.map(lambda x: x.astype("float64") if x.dtype == "float32" else x, tree)
 state = job.initial_state()
 state = state.replace(params=wide(state.params), batch_stats=wide(state.batch_stats),

@@ -6,6 +6,7 @@ In all the batches of a step are a function of the step alone, so a run can be c
 is to resume from.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,6 +23,9 @@ from jaxcnn.data.streamed import GivenPlaces, Stream, stream
 
 Place = Callable[[Any], Any]
 """Host arrays -> the same on the devices."""
+
+PlaceBatches = Callable[[Any, int], Any]
+"""(host arrays [steps, B, ...], or this process's part of each batch; B) -> the same on the devices, divided."""
 
 
 class Batches(Protocol):
@@ -109,7 +113,7 @@ def _rows(max_steps: int, batch_bytes: int) -> int:
 
 @dataclass
 class HostFeed:
-    """Training from batches that the host makes."""
+    """Training from batches that the host makes: of several processes each makes its `part`, (index, count)."""
 
     images: Source
     order: TrainingOrder
@@ -117,7 +121,8 @@ class HostFeed:
     total_steps: int
     max_steps: int
     workers: int
-    place: Place
+    place: PlaceBatches
+    part: tuple[int, int] = (0, 1)
     source: tuple[()] = ()
     _stream: Stream | None = field(default=None, repr=False)
     _next: int = -1
@@ -142,21 +147,21 @@ class HostFeed:
             self.close()
             self._stream = stream(
                 self.images,
-                self.order,
+                dataclasses.replace(self.order, shard=self.part),
                 self.transform,
                 first_step,
                 self.total_steps,
-                shard=self.order.shard,
+                shard=self.part,
                 workers=self.workers,
             )
-        share = self.order.batch_size // self.order.shard[1]
+        share = self.order.batch_size // self.part[1]
         rows = max(self.rows, 2)
         images = np.zeros((rows, share, *self.transform.shape), np.uint8)
         labels = np.zeros((rows, share), np.int32)
         for row in range(num_steps):
             images[row], labels[row] = next(self._stream)
         self._next = first_step + num_steps
-        return self.place(Arrays(images, labels))
+        return self.place(Arrays(images, labels), self.order.batch_size)
 
     def close(self) -> None:
         if self._stream is not None:
@@ -177,7 +182,7 @@ class MappedFeed:
     labels: np.ndarray
     order: ViewOrder
     max_steps: int
-    place: Place
+    place: PlaceBatches
     source: tuple[()] = ()
 
     @property
@@ -203,7 +208,7 @@ class MappedFeed:
         labels[:num_steps] = self.labels[examples]
         for view, array in enumerate(self.views):
             images[:num_steps][seen == view] = array[examples[seen == view]]
-        return self.place(Arrays(images, labels))
+        return self.place(Arrays(images, labels), self.order.batch_size)
 
     def close(self) -> None:
         pass
@@ -211,17 +216,23 @@ class MappedFeed:
 
 @dataclass(frozen=True)
 class HostBatches:
-    """A split to measure on, decoded by threads in each pass: processes would start anew each time."""
+    """A split to measure on, decoded by threads in each pass: processes would start anew each time.
+
+    Of several processes each decodes its `part`, (index, count), of each batch; the masks are those of whole batches.
+    """
 
     images: Source
     transform: Transform
+    part: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         return self.images.num_examples
 
     def batches(self, batch_size: int) -> Iterator[tuple[Arrays, np.ndarray]]:
         listed = list(order.evaluation_batches(len(self), batch_size))
-        places = GivenPlaces(np.stack([places for places, _ in listed]))
-        with stream(self.images, places, self.transform, 0, len(listed)) as batches:
+        index, count = self.part
+        share = batch_size // count
+        places = GivenPlaces(np.stack([places[index * share : (index + 1) * share] for places, _ in listed]))
+        with stream(self.images, places, self.transform, 0, len(listed), shard=self.part) as batches:
             for (images, labels), (_, mask) in zip(batches, listed, strict=True):
                 yield Arrays(images, labels), mask

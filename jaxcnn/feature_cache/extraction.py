@@ -215,7 +215,7 @@ class Extraction:
         total, done = len(one.split), 0
         running: tuple[jax.Array, int] | None = None
         for index, (batch, mask) in enumerate(one.split.batches(self.config.evaluation.batch_size)):
-            images = jax.device_put(batch.images, meshes.over_data(self.mesh))
+            images = meshes.divide(self.mesh, batch.images, self.config.evaluation.batch_size)
             output = program(one, images, index)
             if running is not None:
                 yield np.asarray(running[0])[: running[1]]

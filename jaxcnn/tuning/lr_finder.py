@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.feed import HostFeed
 from jaxcnn.errors import InputError
@@ -66,7 +65,7 @@ def find_lr(
     phase = job.phase_at(first)
     phases = job.phases_of(job.config, job.start, exponential(first, low, high, num_steps))
     if str(jax.tree.structure(state)) != str(jax.tree.structure(job.state_shapes(phase))):
-        state = meshes.replicate(job.mesh, job.phases[phase].go_on(state))
+        state = job.go_on(state, phase)
     feed = own_feed(job.feed, first + num_steps, min(_STEPS_A_DISPATCH, num_steps))
     sweep = dataclasses.replace(job, phases=phases, feed=feed)
     try:
