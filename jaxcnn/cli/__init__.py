@@ -12,6 +12,7 @@ from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_INTERRUPTED, InputErro
 COMMANDS = {
     "train": "train a network (the same as python train.py)",
     "preflight": "check a run before it is paid for: data, first loss, signal, learning rate, cost",
+    "plan": "whether a run fits TPUs or GPUs that are not here, what a step costs there, hours of the run",
     "sweep": "several values of some fields, several seeds: a table, a figure, the best one",
     "replay": "do a step again that was not finite, and say where it begins",
     "evaluate": "measure a run on a split",

@@ -48,7 +48,9 @@ def _tpu(
     name: str, tflops: float, gib: int, gbytes: float, links: int, link_gbytes: float, page: str, note: str = ""
 ) -> Chip:
     source = f"https://docs.cloud.google.com/tpu/docs/{page}"
-    return Chip(name, "tpu", tflops * 1e12, tflops * 1e12, gib * GIB, gbytes * 1e9, links, link_gbytes * 1e9, source, note)
+    return Chip(
+        name, "tpu", tflops * 1e12, tflops * 1e12, gib * GIB, gbytes * 1e9, links, link_gbytes * 1e9, source, note
+    )
 
 
 def _gpu(
