@@ -14,8 +14,8 @@ _EPILOG = """examples:
   jaxcnn plan --config configs/imagenet_vgg16.py --gpu a100:8 --mesh.fsdp 8
   jaxcnn plan runs/cifar10 --topology v6e:1x1 --json
 
-TPU slices are compiled for by libtpu on this machine (pip install -e ".[tpu]"), a minute or more each; no TPU is needed.
-GPUs are estimated from the program as it is compiled for a CPU. Times are the least that published peaks allow."""
+TPU slices are compiled for by libtpu on this machine (pip install -e ".[tpu]"), minutes each the first time; no TPU is
+needed. GPUs are estimated from the program as it is compiled for a CPU. Times are the least that published peaks allow."""
 
 
 def run(argv: Sequence[str], *, started: float) -> int:

@@ -1,7 +1,7 @@
 """Published figures of chips: what a plan holds a program against.
 
-Peaks are those without sparsity. Interconnect is what a chip can send in one direction; vendors mostly publish the sum of
-both directions, which is twice that.
+Peaks are those without sparsity. Interconnect is what a chip can send in one direction; vendors mostly publish the sum
+of both directions, which is twice that.
 """
 
 from dataclasses import dataclass

@@ -96,7 +96,7 @@ def loop_factors(program: str) -> tuple[float, float]:
     Weighed by the products of each computation and by what its instructions read and write.
     """
     computations = _read(program)
-    turns = _turns(computations)
+    turns, once = _turns(computations), _turns(computations, looping=False)
     fused = {called for c in computations.values() for i in c.instructions.values()
              if i.opcode == "fusion" for called in _CALLED.findall(i.rest)}  # fmt: skip
     sums = [[0.0, 0.0], [0.0, 0.0]]
@@ -104,9 +104,9 @@ def loop_factors(program: str) -> tuple[float, float]:
         moved = 0.0 if name in fused else sum(_moved(i, computation) for i in computation.instructions.values())
         products = sum(_products(i, computation) for i in computation.instructions.values())
         for place, amount in enumerate((products, moved)):
-            sums[place][0] += amount * min(turns[name], 1)
+            sums[place][0] += amount * once[name]
             sums[place][1] += amount * turns[name]
-    flops, moved = ((many / once if once else 1.0) for once, many in sums)
+    flops, moved = (many / few if few else 1.0 for few, many in sums)
     return flops, moved
 
 
@@ -125,8 +125,8 @@ def _read(program: str) -> dict[str, _Computation]:
     return computations
 
 
-def _turns(computations: dict[str, _Computation]) -> dict[str, int]:
-    """How often each computation runs in one run of the program."""
+def _turns(computations: dict[str, _Computation], looping: bool = True) -> dict[str, int]:
+    """How often each computation runs in one run of the program; not looping: with one turn of each loop."""
     turns: dict[str, int] = defaultdict(int)
 
     def visit(name: str, times: int) -> None:
@@ -138,9 +138,8 @@ def _turns(computations: dict[str, _Computation]) -> dict[str, int]:
             for branches in _BRANCHES.findall(instruction.rest):
                 called += re.findall(r"%?([\w.\-]+)", branches)
             inner = times
-            if instruction.opcode == "while":
-                condition = re.search(r"condition=%?([\w.\-]+)", instruction.rest)
-                inner *= _trips(computations.get(condition[1])) if condition else 1
+            if instruction.opcode == "while" and looping:
+                inner *= _trips(instruction, computations)
             for other in called:
                 visit(other, inner)
 
@@ -150,8 +149,12 @@ def _turns(computations: dict[str, _Computation]) -> dict[str, int]:
     return turns
 
 
-def _trips(condition: _Computation | None) -> int:
-    """Turns of a loop, where its condition is that an index from 0 is below a constant; else 1."""
+def _trips(loop: _Instruction, computations: dict[str, _Computation]) -> int:
+    """Turns of a loop, where XLA says them or its condition is that an index from 0 is below a constant; else 1."""
+    if told := re.search(r'known_trip_count":\{"n":"(\d+)"', loop.rest):
+        return int(told[1])
+    named = re.search(r"condition=%?([\w.\-]+)", loop.rest)
+    condition = computations.get(named[1]) if named else None
     if condition is None:
         return 1
     root = next((i for i in condition.instructions.values() if i.is_root), None)

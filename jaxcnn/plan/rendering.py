@@ -183,7 +183,8 @@ def to_json(plan: Plan, candidates: Sequence[Candidate] = ()) -> dict[str, Any]:
 
 
 def _gib(count: float) -> str:
-    return f"{count / GIB:.2f}"
+    gib = count / GIB
+    return f"{gib:.2f}" if gib >= 0.1 or not gib else f"{gib:.2g}"
 
 
 def _ms(seconds: float) -> str:
@@ -194,7 +195,9 @@ def _hours(seconds: float) -> str:
     hours = seconds / 3600
     if hours >= 48:
         return f"{hours / 24:.3g} days"
-    return f"{hours:.3g} h" if hours >= 1 else f"{seconds / 60:.2g} min"
+    if hours >= 1:
+        return f"{hours:.3g} h"
+    return f"{seconds / 60:.2g} min" if seconds >= 60 else f"{seconds:.2g} s"
 
 
 def _short(count: float, unit: str) -> str:

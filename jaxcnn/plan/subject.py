@@ -176,6 +176,7 @@ def planned_on(subject: Subject, mesh: Mesh) -> Planned:
     feed = _feed(subject, total_steps)
     images = jax.ShapeDtypeStruct((size, *feed.image_shape), feed.image_dtype)
     given = jax.ShapeDtypeStruct((size,), jnp.int32)
+    sums: Any = zero_sums(phases[0].step, phases[0].state_shapes(network), images, given)
     job = Job(
         config=config,
         network=network,
@@ -194,7 +195,7 @@ def planned_on(subject: Subject, mesh: Mesh) -> Planned:
             other, network, rates, inputs, start, devices=mesh.size
         ),
         initial_state=_unknown,
-        zero_sums=lambda: zero_sums(phases[0].step, phases[0].state_shapes(network), images, given),
+        zero_sums=lambda: sums,
     )
     source, read = _read(feed, mesh, subject.kind)
     held = bytes_of_a_chip(read) if subject.kind != "resident" else _resident_bytes(subject)
