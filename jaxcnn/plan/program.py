@@ -101,7 +101,7 @@ def loop_factors(program: str) -> tuple[float, float]:
              if i.opcode == "fusion" for called in _CALLED.findall(i.rest)}  # fmt: skip
     sums = [[0.0, 0.0], [0.0, 0.0]]
     for name, computation in computations.items():
-        moved = 0.0 if name in fused else sum(_moved(i, computation) for i in computation.instructions.values())
+        moved = 0.0 if name in fused else sum(_moved(i, computation, computations) for i in computation.instructions.values())
         products = sum(_products(i, computation) for i in computation.instructions.values())
         for place, amount in enumerate((products, moved)):
             sums[place][0] += amount * once[name]
@@ -204,12 +204,34 @@ def _group_size(rest: str, chips: int) -> int:
     return chips
 
 
-def _moved(instruction: _Instruction, computation: _Computation) -> int:
-    """Bytes that an instruction reads and writes."""
+def _moved(instruction: _Instruction, computation: _Computation, computations: dict[str, _Computation]) -> int:
+    """Bytes that an instruction reads and writes; of what it slices or writes a slice into, the slice."""
     if instruction.opcode in _FREE:
         return 0
-    operands = [computation.instructions[name] for name in _operands(instruction) if name in computation.instructions]
-    return _size(instruction.shape) + sum(_size(each.shape) for each in operands)
+    sizes = [_operand_size(name, computation) for name in _operands(instruction)]
+    if instruction.opcode == "dynamic-slice":
+        return 2 * _size(instruction.shape)
+    if instruction.opcode == "dynamic-update-slice":
+        return 2 * sizes[1]
+    called = _CALLED.findall(instruction.rest) if instruction.opcode == "fusion" else []
+    inner = computations.get(called[0]) if called else None
+    if inner is None:
+        return _size(instruction.shape) + sum(sizes)
+    written = _size(instruction.shape)
+    for name, part in inner.instructions.items():
+        if part.opcode == "dynamic-update-slice":
+            written += _operand_size(_operands(part)[1], inner) - _size(part.shape)
+        elif part.opcode == "parameter" and (place := int(part.rest.split(")")[0])) < len(sizes):
+            users = [i for i in inner.instructions.values() if name in _operands(i)]
+            if all(i.opcode == "dynamic-slice" for i in users):
+                sizes[place] = sum(_size(i.shape) for i in users)
+            elif all(i.opcode == "dynamic-update-slice" and _operands(i)[0] == name for i in users):
+                sizes[place] = 0
+    return max(0, written) + sum(sizes)
+
+
+def _operand_size(name: str, computation: _Computation) -> int:
+    return _size(computation.instructions[name].shape) if name in computation.instructions else 0
 
 
 def _products(instruction: _Instruction, computation: _Computation) -> float:
