@@ -68,7 +68,7 @@ TPUS = {
         # 400 GB/s both ways over 4 ports; 1200 over the 6 of a 3D torus; 800 over 4.
         _tpu("v5e", 197, 16, 819, 4, 50, "v5e"),
         _tpu("v5p", 459, 95, 2765, 6, 100, "v5p"),
-        _tpu("v6e", 918, 32, 1640, 4, 100, "v6e"),
+        _tpu("v6e", 918, 32, 1640, 4, 100, "v6e", "memory: 1600 GB/s in newer versions of the page"),
     )
 }
 

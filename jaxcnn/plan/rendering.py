@@ -57,7 +57,7 @@ def _memory_parts(plan: Plan) -> list[str]:
             f"JAX takes {100 * GPU_SHARE:.0f} % of the {_gib(chip.memory_bytes)} GiB (XLA_PYTHON_CLIENT_MEM_FRACTION)"
         )
     else:
-        limit = f"of the {_gib(chip.memory_bytes)} GiB on the chip XLA may use {_gib(plan.usable_bytes)}"
+        limit = f"XLA may use {_gib(plan.usable_bytes)} GiB of a chip, published are {_gib(chip.memory_bytes)}"
     return [f"               {parts}{held}; {limit}"]
 
 

@@ -25,6 +25,7 @@ from jaxcnn.phases import make_phases
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.step import zero_sums
+from jaxcnn.weights.imported_run import numbered
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ def subject_of(
     except InputError as error:
         if data.image_size is None or known is None:
             raise InputError(f"{error}; or without the data: --image-size PX --classes N --examples N") from None
-        shape, names = (data.image_size, data.image_size, data.channels or 3), ()
-    if known is not None and known != len(names):
-        names = tuple(f"class {number}" for number in range(known))
+        shape, names = (data.image_size, data.image_size, data.channels or 3), numbered(known)
+    if num_classes is not None:
+        names = numbered(num_classes)
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=None))
     order: Any = "grey" if shape[2] == 1 else "RGB"
     images = Preprocessing(shape, (0.5,) * shape[2], (0.25,) * shape[2], order, data.crop_share)
