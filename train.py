@@ -5,4 +5,4 @@ import sys
 from jaxcnn.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(main(["train", *sys.argv[1:]]))
+    raise SystemExit(main(["train", *sys.argv[1:]], is_program=True))

@@ -20,8 +20,9 @@ from jaxcnn.build import build_job
 from jaxcnn.config import TrainConfig
 from jaxcnn.config_reader import load_config
 from jaxcnn.data.loader import Arrays
+from jaxcnn.interruption import StopRequest
 from jaxcnn.job import Job
-from jaxcnn.loop import StopRequest, train
+from jaxcnn.loop import train
 from jaxcnn.phases import make_phases
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.runtime import compiler_options

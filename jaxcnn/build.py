@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
+from jaxcnn import processes
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.data import loader
 from jaxcnn.data.source import Splits
@@ -65,7 +66,8 @@ def build_job(
       InputError: anything that does not fit: names, sizes, class counts, freeze globs, devices, data not prepared.
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
-    splits = open_splits(config.data) if splits is None else splits
+    if splits is None:
+        splits = processes.first_before_others(lambda: open_splits(config.data), "open the data")
     _check_batches(config, splits, mesh)
     shape = loader.input_shape(splits.train, config.data.image_size, config.data.channels)
     class_names = splits.train.class_names

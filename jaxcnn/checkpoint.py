@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from jaxcnn import processes
 from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.mesh import to_host
 from jaxcnn.runtime import quiet_libraries
@@ -70,7 +71,7 @@ class Checkpoints:
         """Saves in the background; the arrays may be changed or donated as soon as this returns.
 
         Args:
-          step: steps done.
+          step: steps done; a checkpoint of the same step is replaced.
           trees: named trees of arrays.
           progress: what JSON can hold.
           figures: with the validation `top1` by which the best is chosen; none where it was not measured.
@@ -85,6 +86,8 @@ class Checkpoints:
         items = {name: self._ocp.args.StandardSave(tree) for name, tree in trees.items()}
         note = self._ocp.args.JsonSave({"progress": progress, "forms": forms, "checksums": sums})
         kept = None if figures is None else {"top1": float(figures["top1"])}
+        if step in self.steps():  # of an interruption before the evaluation of this step
+            self._guard(None, lambda: self._manager.delete(step))
         self._guard(
             step, lambda: self._manager.save(step, args=self._ocp.args.Composite(**items, progress=note), metrics=kept)
         )
@@ -175,10 +178,11 @@ class Checkpoints:
         if not steps:
             return
         self._manager.close()
-        for step in steps:
+        for step in steps if processes.is_first() else ():
             names = [f"damaged-{step}", *(f"damaged-{step}-{number}" for number in range(2, 1000))]
             target = next(self.folder.parent / name for name in names if not (self.folder.parent / name).exists())
             (self.folder / str(step)).rename(target)
+        processes.barrier("damaged checkpoints set aside")
         self._manager = self._open()
 
     def _guard(self, step: int | None, action: Callable[[], Any]) -> None:

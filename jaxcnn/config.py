@@ -180,6 +180,9 @@ class LoopConfig(Strict):
     """Most steps sent to the device in one go; fewer are sent when steps are slow, with the same result."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder, so that the next start is fast."""
+    deterministic: bool = False
+    """On a GPU: operations that give the same bits each time, chosen without measuring, so that two runs, and one that
+    was interrupted, are equal bit by bit; slower (docs/preemption.md). On CPU and TPU they are so anyway."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,18 @@ from collections.abc import Iterable
 EXIT_INTERNAL = 1
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: schedulers start such a job again
+EXIT_AT_ONCE = 130  # by a second Ctrl-C, as shells have it
 
 
 class InputError(ValueError):
     """The user's own mistake: told in one line, without a traceback, exit code 2."""
 
 
-class Interrupted(Exception):
-    """The run was asked to stop and has saved its state: exit code 75."""
+class Interrupted(BaseException):
+    """The run was asked to stop and has saved its state: exit code 75.
+
+    It is thrown into the midst of libraries, whose `except Exception` must not catch it.
+    """
 
 
 class RunFailed(RuntimeError):

@@ -25,7 +25,12 @@ class Measured(Protocol):
 
 
 def evaluate(
-    network: Measured, variables: dict[str, Any], split: Batches, batch_size: int, mesh: jax.sharding.Mesh
+    network: Measured,
+    variables: dict[str, Any],
+    split: Batches,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Returns the figures of a network on a split, each example counted once.
 
@@ -35,6 +40,7 @@ def evaluate(
       split: its images have the shape of `network.measured_on`; or they are features.
       batch_size: examples a forward pass, over all devices.
       mesh: the devices over which each batch is divided.
+      between: called before each batch; it may raise, and the figures are given up.
 
     Returns:
       loss, top1, top5, examples, class_top1, balanced_accuracy: see `metrics.divide`.
@@ -42,6 +48,7 @@ def evaluate(
     """
     sums = meshes.replicate(mesh, _no_sums(network))
     for batch, mask in split.batches(batch_size):
+        between()
         parts = meshes.divide(mesh, (batch.images, batch.labels, mask), batch_size)
         sums = network.evaluation_step(variables, sums, *parts)
     found = jax.device_get(sums)

@@ -1,7 +1,7 @@
 """The figures of a run: measured at its boundaries, and the result at its end."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,8 +19,9 @@ from jaxcnn.training.state import TrainState
 class Figures:
     """Measures states of a run."""
 
-    def __init__(self, job: Job):
-        self._job = job
+    def __init__(self, job: Job, between: Callable[[], None] = lambda: None):
+        """Args: between: called before each batch that is measured; it may raise, and the figures are given up."""
+        self._job, self._between = job, between
         self.confusion: dict[str, np.ndarray] = {}
         """Of the latest evaluation of each split."""
 
@@ -32,7 +33,7 @@ class Figures:
         figures = {}
         for name in job.splits if names is None else names:
             if (split := places[name]) is not None:
-                figures[name] = evaluate(job.measured, state.variables, split, size, job.mesh)
+                figures[name] = evaluate(job.measured, state.variables, split, size, job.mesh, self._between)
         confusion = {name: found.pop("confusion") for name, found in figures.items()}
         self.confusion = {name: matrix for name, matrix in confusion.items() if name in job.splits}
         return figures
@@ -83,7 +84,7 @@ class Figures:
             "best_step": best_step,
             "best_epoch": next((line["epoch"] for line in lines if line["step"] == best_step), None),
             "final": {"step": last_step, "train": lines[-1]["train"] if lines else None, **final},
-            "gap": measure_gap(job, state, phase, figures["validation"]),
+            "gap": measure_gap(job, state, phase, figures["validation"], self._between),
             "diagnosis": asdict(self._diagnosis(lines, figures)),
             "examples": {"train": job.num_train, **{name: len(split) for name, split in job.splits.items()}},
             "parameters": job.network.num_parameters,

@@ -1,5 +1,6 @@
 """Where the gap between train and validation comes from: the same training examples measured in three ways."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,9 @@ from jaxcnn.training import metrics
 from jaxcnn.training.state import TrainState
 
 
-def measure_gap(job: Job, state: TrainState, phase: int, validation: dict[str, Any]) -> dict[str, Any] | None:
+def measure_gap(
+    job: Job, state: TrainState, phase: int, validation: dict[str, Any], between: Callable[[], None] = lambda: None
+) -> dict[str, Any] | None:
     """Returns loss and top1 of the same weights on the same training examples in three ways, and on validation.
 
     From `training` to `augmented` only dropout and the statistics of norms change, from there to `clean` only
@@ -28,6 +31,7 @@ def measure_gap(job: Job, state: TrainState, phase: int, validation: dict[str, A
       state: its averaged weights are measured, as validation's are.
       phase: of the state: which norms are frozen.
       validation: the figures of the validation split.
+      between: called before each batch; it may raise, and the figures are given up.
 
     Returns:
       examples; training (training mode, augmented), augmented (evaluation mode, augmented), clean (evaluation mode, as
@@ -44,11 +48,14 @@ def measure_gap(job: Job, state: TrainState, phase: int, validation: dict[str, A
     for index, (batch, mask) in enumerate(_training_form(job).batches(size)):
         if not mask.all():
             break
+        between()
         images, labels = meshes.divide(job.mesh, (batch.images, batch.labels), size)
         new = program(state.variables, images, labels, np.int32(index))
         sums = new if sums is None else metrics.add(sums, new)
     ways = {name: metrics.divide(found) for name, found in jax.device_get(sums).items()}
-    ways["clean"] = evaluate(job.measured, state.variables, job.clean, job.config.evaluation.batch_size, job.mesh)
+    ways["clean"] = evaluate(
+        job.measured, state.variables, job.clean, job.config.evaluation.batch_size, job.mesh, between
+    )
     ways["validation"] = validation
     told = {name: {"loss": found["loss"], "top1": found["top1"]} for name, found in ways.items()}
     return {"examples": ways["training"]["examples"], **told}
@@ -77,4 +84,4 @@ def _program(job: Job, phase: int) -> Any:
             "augmented": metrics.sums_of(model.apply(variables, augmented, train=False), labels),
         }
 
-    return jax.jit(measure, compiler_options=compiler_options())
+    return jax.jit(measure, compiler_options=compiler_options(deterministic=job.config.train.deterministic))

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
+from jaxcnn import processes
 from jaxcnn.config import DataConfig, Preprocessing, TrainConfig
 from jaxcnn.data import loader
 from jaxcnn.data.feed import Batches, Feed, HostBatches, HostFeed, ResidentFeed
@@ -71,7 +72,12 @@ def read_inputs(config: TrainConfig, splits: Splits, network: Network) -> Inputs
     sources = splits.named()
     shapes = {name: (train_shape, train_share) if name == "train" else (shape, share) for name in sources}
     kind = choose_loader(config.data, sum(loader.gib_of(source, shapes[name][0]) for name, source in sources.items()))
-    ready = {name: _ready(kind, config.data, source, *shapes[name]) for name, source in sources.items()}
+
+    def all_ready() -> dict[str, Arrays | Source]:
+        return {name: _ready(kind, config.data, source, *shapes[name]) for name, source in sources.items()}
+
+    # What is found out of data, or kept of them, on disk is found out once.
+    ready = all_ready() if kind == "resident" else processes.first_before_others(all_ready, "look through the data")
     train = ready.pop("train")
     if isinstance(train, Arrays):
         labels, (mean, std) = np.asarray(train.labels), channel_statistics(np.asarray(train.images))

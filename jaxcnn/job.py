@@ -108,11 +108,14 @@ class Job:
             self.chunk(phase),
             donate_argnums=(0, 1),
             out_shardings=(self.placements(phase), everywhere, everywhere),
-            compiler_options=compiler_options(training=trains_backbone(state.params)),
+            compiler_options=self._compiler_options(state),
         )
         if inputs is None:
             inputs = self.feed.inputs(int(state.step), 1)
         return jitted.lower(state, sums, self.feed.source, inputs, np.int32(0)).compile()
+
+    def _compiler_options(self, state: TrainState) -> Any:
+        return compiler_options(trains_backbone(state.params), self.config.train.deterministic)
 
     def compile_look(self, state: TrainState, inputs: Any, phase: int = 0) -> Callable:
         """Returns the compiled (state, source, inputs) -> figures of the first step of `inputs`; nothing is donated."""
@@ -121,9 +124,8 @@ class Job:
             batch = self.take(source, jax.tree.map(lambda leaf: leaf[0], inputs))
             return self.phases[phase].look(state, batch.images, batch.labels)
 
-        options = compiler_options(training=trains_backbone(state.params))
         everywhere = meshes.replicated(self.mesh)
-        jitted = jax.jit(look, out_shardings=everywhere, compiler_options=options)
+        jitted = jax.jit(look, out_shardings=everywhere, compiler_options=self._compiler_options(state))
         return jitted.lower(state, self.feed.source, inputs).compile()
 
 

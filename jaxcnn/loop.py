@@ -1,5 +1,6 @@
 """Training: the only place that knows time and cadence."""
 
+import contextlib
 import math
 import shlex
 import time
@@ -9,21 +10,21 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
+from jaxcnn import processes
+from jaxcnn.boundaries import boundaries
 from jaxcnn.certificate import Certificate
-from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.drawings import Drawings
 from jaxcnn.errors import InputError, Interrupted, RunFailed
 from jaxcnn.figures import Figures
+from jaxcnn.interruption import StopRequest
 from jaxcnn.job import Job
 from jaxcnn.monitor import Monitor
 from jaxcnn.nonfinite import failed_step, in_json, save, told
-from jaxcnn.pace import Ending, Pace, StopRequest, Stopwatch
-from jaxcnn.progress import Progress
-from jaxcnn.run_folder import RunFolder
+from jaxcnn.pace import Ending, Pace, Stopwatch
+from jaxcnn.run_folder import RunFolder, going_on
+from jaxcnn.saves import Saves
 from jaxcnn.trace import StepTrace
-from jaxcnn.training.metrics import Sums
-from jaxcnn.training.state import TrainState, from_trees, to_trees
-from jaxcnn.writer import LOG, Writer
+from jaxcnn.writer import Writer
 
 
 class Trainer:
@@ -32,61 +33,78 @@ class Trainer:
     def __init__(self, job: Job, folder: RunFolder, stop: StopRequest, *, trace: StepTrace | None, started: float):
         self.job, self.folder, self.stop, self.trace = job, folder, stop, trace
         self.started = started
-        self.checkpoints = Checkpoints(folder.checkpoints)
-        self.progress = Progress()
         self.seconds_to_first_step: float | None = None
         self.compile_seconds = 0.0
         self.certificate = Certificate(folder)
-        self.state, self.sums = self._first_state()
+        self.saves = Saves(job, folder, started)
+        self.state, self.sums = self.saves.first_state()
+        self.progress = self.saves.progress
         self.step = int(self.state.step)
         self.writer = Writer(folder, job.total_steps, self.step)
         self.pace = Pace(job.feed.rows)
         self.watch = Stopwatch()
         self.drawings = Drawings(folder, job.network.class_names)
-        self.figures = Figures(job)
+        self.figures = Figures(job, self._between_batches)
         self.monitor = Monitor(job, self.writer)
-        self.saved_step = self.step if self.step else -1
         if trace is not None and trace.last < self.step:
             raise InputError(f"--profile {trace.first}:{trace.last}: the run is at step {self.step} already")
 
-    def _first_state(self) -> tuple[TrainState, Sums]:
-        """The state to start from: that of the newest whole checkpoint, else that before step 0."""
-        sums = self.job.zero_sums()
-        restored = self.checkpoints.restore_newest(self._templates, LOG.warning)
-        if restored is None:
-            self.folder.cut_metrics(0)
-            return self.job.initial_state(), sums
-        trees, notes = restored
-        self.progress = Progress(**notes)
-        state, sums = from_trees(trees, self.job.phases[self.progress.phase].rule)
-        self.folder.cut_metrics(int(state.step))
-        LOG.info(f"{self.folder.path}: going on from step {int(state.step)} of {self.job.total_steps}")
-        return state, sums
-
-    def _templates(self, progress: dict[str, Any]) -> dict[str, Any]:
-        """The form of a checkpoint: what has an optimizer state and an average depends on the phase."""
-        return to_trees(self.job.state_shapes(progress.get("phase", 0)), self.job.zero_sums())
-
     def run(self) -> dict[str, Any]:
         """Trains to the end and returns the result, which is also in result.json."""
-        boundaries = [] if self.progress.stopped_early else self._boundaries()
-        if not boundaries and (result := self.folder.result()) is not None:
+        done = self.progress.stopped_early
+        left = [] if done else boundaries(self.job, self.step, evaluated=self.progress.evaluated)
+        if not left and (result := self.folder.result()) is not None:
             self.certificate.check()
             return result  # it was finished before
         compiled = None
-        for boundary, epoch in boundaries:
-            if compiled is None or self.job.phase_at(self.step) != self.progress.phase:
-                compiled = self._compile()
-            self._train_until(compiled, boundary)
+        for boundary, epoch in left:
+            if self.step < boundary:
+                if compiled is None or self.job.phase_at(self.step) != self.progress.phase:
+                    compiled = self._compile()
+                self._train_until(compiled, boundary)
             self._evaluate(epoch)
             if self.progress.stopped_early:
                 break
         if self.trace is not None:
             self.trace.end()
         result = self._result()
-        self.checkpoints.close()
+        self.saves.checkpoints.close()
         self.writer.close()
         return result
+
+    def _stops(self) -> bool:
+        """Whether to save and end now, in all processes: the one question of the loop, asked once a dispatch."""
+        return processes.agree_on_steps(0, self.stop.requested)[1]
+
+    def _steps_of_dispatch(self, boundary: int) -> int:
+        """How many steps to send: the one number that follows the clock, which is that of the first process."""
+        count = min(self.pace.steps, boundary - self.step, self.monitor.until_look(self.step))
+        count = count if self.trace is None else self.trace.before(self.step, count)
+        return processes.agree(count, "steps of a dispatch")
+
+    def _anywhere(self) -> contextlib.AbstractContextManager[None]:
+        """A place that may be left at any moment, since `state`, `sums` and `step` belong together and stay.
+
+        Several processes save together or not at all: they leave between dispatches only.
+        """
+        return self.stop.anywhere(self._leave) if processes.count() == 1 else contextlib.nullcontext()
+
+    def _between_batches(self) -> None:
+        """Ends the run, if it is asked to, between two batches of what is measured; it is measured again then."""
+        if self._stops():
+            self._interrupt()
+
+    def _leave(self) -> str:
+        """Saves what would be lost, closes the files, and returns the line that says how to go on."""
+        line = self.saves.interrupted(self.step, self.state, self.sums)
+        self.writer.close()
+        return line
+
+    def _interrupt(self) -> NoReturn:
+        self.stop.answered()
+        if self.trace is not None:
+            self.trace.end()
+        raise Interrupted(self._leave())
 
     def _compile(self) -> Callable:
         """The program of the steps that follow, after what they thaw is thawed."""
@@ -97,9 +115,11 @@ class Trainer:
             self.progress.phase = phase
         self.certificate.begin(phase, self.step, self.state.frozen)
         begun = time.perf_counter()
-        inputs = job.feed.inputs(self.step, 1)
-        compiled = job.compile_chunk(self.state, self.sums, phase, inputs)
-        seconds = time.perf_counter() - begun
+        with self._anywhere():
+            inputs = job.feed.inputs(self.step, 1)
+            compiled = job.compile_chunk(self.state, self.sums, phase, inputs)
+            seconds = time.perf_counter() - begun
+            self.monitor.begin(inputs, phase)
         self.compile_seconds += seconds
         if len(job.phases) > 1:
             numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.state.params))
@@ -107,28 +127,16 @@ class Trainer:
                 f"phase {phase + 1} of {len(job.phases)} from step {self.step}: {numbers:,} parameters train; "
                 f"compiled in {seconds:.1f} s"
             )
-        self.monitor.begin(inputs, phase)
         self.pace, self.watch = Pace(job.feed.rows), Stopwatch()
         return compiled
-
-    def _boundaries(self) -> list[tuple[int, float]]:
-        """(step, epoch) of the evaluations still to come; the end of the run is always one."""
-        job, every = self.job, self.job.config.evaluation.every_epochs
-        epochs = [float(epoch) for epoch in range(every, math.floor(job.config.train.epochs) + 1, every)]
-        epochs += [phase.epoch for phase in job.phases[1:]]
-        points = {job.step_of(epoch): epoch for epoch in epochs}
-        points.setdefault(job.total_steps, float(job.config.train.epochs))
-        # A checkpoint at a boundary was written after its evaluation, one between boundaries before the next.
-        return [(step, epoch) for step, epoch in sorted(points.items()) if step > self.step]
 
     def _train_until(self, compiled: Callable, boundary: int) -> None:
         running: tuple[int, Any, Ending] | None = None
         while self.step < boundary:
-            count = min(self.pace.steps, boundary - self.step, self.monitor.until_look(self.step))
-            if self.trace is not None:
-                count = self.trace.before(self.step, count)
+            count = self._steps_of_dispatch(boundary)
             began = time.perf_counter()
-            inputs = self.job.feed.inputs(self.step, count)
+            with self._anywhere():  # workers may be slow
+                inputs = self.job.feed.inputs(self.step, count)
             self.watch.waited += time.perf_counter() - began if running is None else running[2].waited(began)
             if self.monitor.is_due(self.step):
                 if running is not None:
@@ -139,17 +147,19 @@ class Trainer:
                 self.state, self.sums, self.job.feed.source, inputs, np.int32(count)
             )
             self.step += count
+            self.progress.evaluated = False
             self.watch.examples += count * self.job.config.train.batch_size
             if running is not None:
                 self._finished(*running[:2])
             running = (count, brief, Ending(brief["step"]))
+            stops = self._stops()
             first = self.seconds_to_first_step is None
-            if first or self.stop.requested or (self.trace is not None and self.trace.wants_sync(self.step)):
+            if first or stops or (self.trace is not None and self.trace.wants_sync(self.step)):
                 self._finished(*running[:2])
                 running = None
                 if self.trace is not None:
                     self.trace.after(self.step)
-            if self.stop.requested and self.step < boundary:  # at a boundary the evaluation comes first
+            if stops and self.step < boundary:
                 self._interrupt()
         if running is not None:
             self._finished(*running[:2])
@@ -181,19 +191,22 @@ class Trainer:
         self._fail(f"{what}; saved, `jaxcnn replay {shlex.quote(str(self.folder.path))}` does it again")
 
     def _fail(self, what: str) -> NoReturn:
-        self.checkpoints.wait()
+        self.saves.checkpoints.wait()
         if self.folder.metrics():
             self.drawings.draw({}, self.step, failed=True)
         raise RunFailed(
             f"{what}: lower optim.peak_lr ({self.job.config.optim.peak_lr:g}) or set optim.clip_norm; "
-            f"checkpoints of {self.folder.path}: {self.checkpoints.steps() or 'none'}"
+            f"checkpoints of {self.folder.path}: {self.saves.checkpoints.steps() or 'none'}"
         )
 
     def _evaluate(self, epoch: float) -> None:
         job = self.job
-        timing = self.watch.figures()
+        if self.watch.examples:
+            self.progress.timing = self.watch.figures()
+        timing = self.progress.timing or self.watch.figures()
         sums = jax.device_get(self.sums)
-        measured = self.figures.measure(self.state, ["validation", "clean"])
+        with self._anywhere():
+            measured = self.figures.measure(self.state, ["validation", "clean"])
         validation = measured["validation"]
         if not math.isfinite(validation["loss"]):
             what = f"the validation loss is {validation['loss']} at step {self.step}"
@@ -208,57 +221,34 @@ class Trainer:
         if self.progress.stopped_early:
             self.writer.say(f"stopped: no higher validation top-1 for {waited:g} epochs")
         self.sums = job.zero_sums()
+        self.progress.evaluated, self.progress.timing = True, None
         last = self.step == job.total_steps or self.progress.stopped_early
         if is_best or last or round(epoch) % job.config.train.save_every_epochs == 0:
-            self._save(validation)
-        if not last and self.drawings.due:  # at the end the result draws
-            self.drawings.draw(self.figures.confusion, self.step)
+            self.saves.save(self.step, self.state, self.sums, validation)
+        if not last:  # at the end the result draws, and may be left at any moment
+            if self._stops():
+                self._interrupt()
+            if self.drawings.due:
+                self.drawings.draw(self.figures.confusion, self.step)
         self.watch = Stopwatch()
-        if self.stop.requested and not last:
-            self._interrupt()
-
-    def _save(self, figures: dict[str, Any] | None) -> None:
-        notes = {**vars(self.progress), "seconds": self._seconds()}
-        self.checkpoints.save(self.step, to_trees(self.state, self.sums), notes, figures)
-        self.saved_step = self.step
-
-    def _seconds(self) -> float:
-        return self.progress.seconds + time.perf_counter() - self.started
-
-    def _interrupt(self) -> NoReturn:
-        if self.trace is not None:
-            self.trace.end()
-        if self.saved_step != self.step:
-            self._save(None)
-        self.checkpoints.close()
-        self.writer.close()
-        raise Interrupted(
-            f"interrupted and saved at step {self.step} of {self.job.total_steps}; "
-            f"go on with: python train.py --workdir {shlex.quote(str(self.folder.path))} --resume"
-        )
 
     def _result(self) -> dict[str, Any]:
         """Measures the best weights on validation and test, and writes result.json."""
-        self.checkpoints.wait()
-        self.certificate.end(self.step, self.state.frozen)
-        assert self.progress.best is not None
-        best, state, phase = int(self.progress.best["step"]), self.state, self.progress.phase
-        final = self.figures.measure(state)
-        if best != self.step:
-            trees, notes, best = self.checkpoints.restore_best(self._templates, LOG.warning)
-            phase = notes.get("phase", 0)
-            state = from_trees(trees, self.job.phases[phase].rule)[0]
-        ours = {
-            "stopped_early": self.progress.stopped_early,
-            "seconds": self._seconds(),
-            "seconds_to_first_step": self.seconds_to_first_step,
-            "compile_seconds": self.compile_seconds,
-            "certificate": self.certificate.report(),
-            "health": self.monitor.end(),
-        }
-        figures = final if best == self.step else self.figures.measure(state)
-        result = self.figures.result(state, phase, best, figures, self.step, final, self.folder.metrics())
-        result |= ours
+        self.saves.checkpoints.wait()
+        with self._anywhere():
+            self.certificate.end(self.step, self.state.frozen)
+            final = self.figures.measure(self.state)
+            best, state, phase = self.saves.best(self.step, self.state)
+            figures = final if best == self.step else self.figures.measure(state)
+            result = self.figures.result(state, phase, best, figures, self.step, final, self.folder.metrics())
+            result |= {
+                "stopped_early": self.progress.stopped_early,
+                "seconds": self.saves.seconds(),
+                "seconds_to_first_step": self.seconds_to_first_step,
+                "compile_seconds": self.compile_seconds,
+                "certificate": self.certificate.report(),
+                "health": self.monitor.end(),
+            }
         self.drawings.record(self.figures.confusion, best)
         self.folder.write_json("result.json", result)
         self.drawings.draw(self.figures.confusion, best)
@@ -283,12 +273,18 @@ def train(
       RunFailed: the loss is not finite, or a checkpoint could not be written.
     """
     began = time.perf_counter() if started is None else started
-    trainer = Trainer(job, folder, stop, trace=trace, started=began)
+    with stop.anywhere(lambda: f"interrupted before the first step of this start; go on with: {going_on(folder)}"):
+        trainer = Trainer(job, folder, stop, trace=trace, started=began)
     try:
         return trainer.run()
     except OSError as error:  # of metrics.jsonl, curves.png and the like; checkpoints tell their own
-        steps = trainer.checkpoints.steps() or "none"
+        steps = trainer.saves.checkpoints.steps() or "none"
         raise RunFailed(f"{folder.path}: {error.strerror or error}; checkpoints: {steps}") from error
+    except Interrupted as interruption:
+        if trainer.monitor.is_compiling:  # which may take minutes, and Python does not end while a thread is in XLA
+            job.feed.close()
+            stop.end(str(interruption))
+        raise
     finally:
         trainer.monitor.close()
         job.feed.close()

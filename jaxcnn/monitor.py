@@ -70,6 +70,11 @@ class Monitor:
         self.compile_seconds += time.perf_counter() - began
         self._begun = time.perf_counter()
 
+    @property
+    def is_compiling(self) -> bool:
+        """Whether a thread is in the compiler."""
+        return self._compiling is not None and self._compiling.is_alive()
+
     def close(self) -> None:
         """Waits for the compiler: a process must not end while a thread is in it."""
         if self._compiling is not None:

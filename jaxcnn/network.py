@@ -38,6 +38,8 @@ class Network:
     class_names: tuple[str, ...]
     evaluation: EvaluationConfig = EvaluationConfig()
     """How many views of an image are averaged where the network is measured."""
+    deterministic: bool = False
+    """Whether it is measured with the same bits each time on a GPU."""
 
     @functools.cached_property
     def shapes(self) -> dict[str, Any]:
@@ -59,7 +61,8 @@ class Network:
             cut = crops_and_flips(images, height, width, self.evaluation.crops, self.evaluation.flip)
             return [self.normalise(view) for view in cut]
 
-        return jax.jit(make_evaluation_step(self.model, views), donate_argnums=1, compiler_options=compiler_options())
+        options = compiler_options(deterministic=self.deterministic)
+        return jax.jit(make_evaluation_step(self.model, views), donate_argnums=1, compiler_options=options)
 
     @property
     def measured_on(self) -> tuple[tuple[int, int, int], float]:
@@ -88,7 +91,7 @@ def build_network(
             "leave the field out, and it follows from the data"
         )
     model = build_model(config.model, preprocessing.image_shape, len(class_names), freeze or GlobRule(config.freeze))
-    network = Network(model, preprocessing, class_names, config.evaluation)
+    network = Network(model, preprocessing, class_names, config.evaluation, config.train.deterministic)
     if config.evaluation.crops > 1 and network.measured_on[0] == preprocessing.image_shape:
         raise InputError(
             f"evaluation.crops={config.evaluation.crops}: crops differ only where they leave out a border; set "

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import mesh as meshes
+from jaxcnn import processes
 from jaxcnn.data.loader import Arrays
 from jaxcnn.errors import InputError
 from jaxcnn.job import Job
@@ -79,6 +80,8 @@ def run_again(step: Step, look: Look, state: TrainState, batch: Arrays) -> dict[
 def save(failed: FailedStep, folder: RunFolder) -> Path:
     """Writes a failed step into its run folder, whole or not at all, and returns where."""
     place = folder.path / "nonfinite"
+    if not processes.is_first():
+        return place
     place.mkdir(exist_ok=True)
     arrays: dict[str, Any] = {f"state{name}": np.asarray(leaf) for name, leaf in _named(failed.state).items()}
     arrays |= {"images": np.asarray(failed.batch.images), "labels": np.asarray(failed.batch.labels)}

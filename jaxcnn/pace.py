@@ -1,51 +1,15 @@
-"""The clock of a run: how many steps to send at once, what the device waited for, and when to stop."""
+"""The clock of a run: how many steps to send at once, and what the device waited for."""
 
 import contextlib
-import signal
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
-
-from jaxcnn.errors import Interrupted
 
 _DISPATCH_SECONDS = 2.0
 """Aimed-at length of a dispatch: how long a signal may wait. On CPU each dispatch takes its temporary memory anew from
 the system, which costs ResNet-20 50 ms (206 MB, 50,000 page faults): 12 % of one step, 3 % of two seconds."""
-
-
-class StopRequest:
-    """Turns the first SIGTERM or Ctrl-C into a request to save and stop; a second Ctrl-C stops at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.immediate = False
-        """Whether to stop at once, because there is nothing to save yet."""
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raises Interrupted if a stop was requested before there is anything to save."""
-        if self.requested:
-            raise Interrupted("interrupted before the first step: nothing is lost; start it again")
-
-    def _receive(self, number: int, frame: Any) -> None:
-        if self.immediate:
-            self.requested = True  # for `check`: what is raised in the midst of a library may be lost there
-            self.check()
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
 
 
 class Ending:

@@ -17,6 +17,10 @@ class Progress:
     """Wall time of the sessions before this one."""
     phase: int = 0
     """The phase of the last step: which leaves have an optimizer state."""
+    evaluated: bool = True
+    """Whether the evaluation that is due at the last step, if one is, has been done."""
+    timing: dict[str, float] | None = None
+    """Of the steps before an evaluation that was broken off: it is done again without them."""
 
     def judge(self, step: int, epoch: float, top1: float) -> bool:
         """Takes one evaluation in and returns whether it is the best so far.

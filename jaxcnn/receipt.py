@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
-from jaxcnn.config_mesh import MeshConfig
+from jaxcnn.config import TrainConfig
 from jaxcnn.data.loader import Arrays
 from jaxcnn.inputs import batches_over_data
 from jaxcnn.job import Job
@@ -118,7 +118,7 @@ class _Program:
     network: Network
     images: jax.ShapeDtypeStruct
     mesh: Mesh
-    config: MeshConfig
+    config: TrainConfig
 
     @property
     def labels(self) -> jax.ShapeDtypeStruct:
@@ -140,12 +140,15 @@ class _Program:
                 [jax.ShapeDtypeStruct((2, *each.shape), each.dtype) for each in (self.images, self.labels)],
             ),
         )
-        placements, everywhere = meshes.state_placements(self.mesh, state, self.config), meshes.replicated(self.mesh)
+        placements, everywhere = (
+            meshes.state_placements(self.mesh, state, self.config.mesh),
+            meshes.replicated(self.mesh),
+        )
         state, sums = meshes.place_state(state, placements), meshes.replicate(self.mesh, sums)
         batches = batches_over_data(self.mesh)(batches, len(batches[1][0]))
         step = meshes.placed_step(self.phase.step, placements)
         chunk = make_chunk(step, lambda source, batch: Arrays(*batch))
-        options = compiler_options(training=trains_backbone(state.params))
+        options = compiler_options(trains_backbone(state.params), self.config.train.deterministic)
         out = (placements, everywhere, everywhere)
         jitted = jax.jit(chunk, donate_argnums=(0, 1), out_shardings=out, compiler_options=options)
         compiled = jitted.lower(state, sums, (), batches, np.int32(1)).compile()
@@ -178,7 +181,7 @@ def _programs(job: Job, *, countable: bool) -> list[_Program]:
     images = jax.ShapeDtypeStruct((size, *job.network.preprocessing.image_shape), jnp.uint8)
     programs = [(phase, given) for phase in job.phases_of(config, job.start)]
     programs.append((whole, given if job.start is None else images))
-    return [_Program(phase, job.network, images, job.mesh, config.mesh) for phase, images in programs]
+    return [_Program(phase, job.network, images, job.mesh, config) for phase, images in programs]
 
 
 def _measured(job: Job, receipts: list[Receipt]) -> list[Receipt]:

@@ -17,22 +17,26 @@
     tensorboard/        event files
     checkpoints/        by step
 
-All that comes after a run takes the folder and nothing else.
+All that comes after a run takes the folder and nothing else. Of several processes that train a run the first writes;
+the methods that write do nothing in the others.
 """
 
 import contextlib
 import fcntl
 import json
 import os
-import shutil
+import shlex
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxcnn import processes
 from jaxcnn.config import Preprocessing, TrainConfig
 from jaxcnn.config_reader import read_json, to_json
 from jaxcnn.errors import InputError
+from jaxcnn.whole import part as part_of
 from jaxcnn.whole import write_whole
 
 
@@ -57,22 +61,24 @@ class RunFolder:
           InputError: the folder exists and is not empty, or cannot be made.
         """
         path = Path(path)
+        processes.first_does(lambda: cls._make(path, config, class_names, preprocessing), "make the run folder")
+        if not is_run(path):
+            raise InputError(f"--workdir {path}: this process does not see what the first has made: share the folder")
+        return cls(path)
+
+    @staticmethod
+    def _make(path: Path, config: TrainConfig, class_names: tuple[str, ...], preprocessing: Preprocessing) -> None:
         check_free(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+            with part_of(Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))) as part:
+                (part / "config.json").write_text(to_json(config))
+                (part / "class_names.json").write_text(json.dumps(class_names, ensure_ascii=False) + "\n")
+                (part / "preprocessing.json").write_text(to_json(preprocessing))
+                part.chmod(0o777 & ~_umask())
+                part.rename(path)
         except OSError as error:
             raise InputError(f"--workdir {path}: {error.strerror}") from None
-        try:
-            (part / "config.json").write_text(to_json(config))
-            (part / "class_names.json").write_text(json.dumps(class_names, ensure_ascii=False) + "\n")
-            (part / "preprocessing.json").write_text(to_json(preprocessing))
-            part.chmod(0o777 & ~_umask())
-            part.rename(path)
-        except OSError as error:
-            shutil.rmtree(part, ignore_errors=True)
-            raise InputError(f"--workdir {path}: {error.strerror}") from None
-        return cls(path)
 
     @property
     def config(self) -> TrainConfig:
@@ -113,19 +119,32 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run for this process; raises InputError if another has it."""
+    def locked(self, wait_seconds: float = 0.0) -> Iterator[None]:
+        """Holds the run for this process; raises InputError if another has it and keeps it so long.
+
+        Of several processes that train it together the first holds it for all.
+        """
+        if not processes.is_first():
+            yield
+            return
+        until = time.monotonic() + wait_seconds
         with open(self.path / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.path} is being trained by another process") from None
-            except OSError:
-                pass  # a file system without locks
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise InputError(f"{self.path} is being trained by another process") from None
+                    time.sleep(0.5)
+                except OSError:
+                    break  # a file system without locks
             yield
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl, on disk when this returns: a checkpoint of the same step comes after it."""
+        if not processes.is_first():
+            return
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -137,6 +156,8 @@ class RunFolder:
 
     def append_health(self, line: dict[str, Any]) -> None:
         """Adds a line to health.jsonl."""
+        if not processes.is_first():
+            return
         with open(self.path / "health.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -159,9 +180,14 @@ class RunFolder:
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.is_file() else None
 
-    def cut_metrics(self, last_step: int) -> None:
-        """Drops the lines after `last_step`: they come again when a run goes on from there."""
-        kept = [line for line in self.metrics() if line["step"] <= last_step]
+    def cut_metrics(self, last_step: int, *, evaluated: bool = True) -> None:
+        """Drops the lines after `last_step`: they come again when a run goes on from there.
+
+        Args:
+          last_step: steps done.
+          evaluated: whether the evaluation at that step is done; else its line comes again too.
+        """
+        kept = [line for line in self.metrics() if line["step"] < last_step + evaluated]
         self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         if (self.path / "health.jsonl").is_file():  # its steps are those that come next
             health = self.health()
@@ -173,12 +199,19 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file whole or not at all."""
+        if not processes.is_first():
+            return
         write_whole(self.path / name, text)
 
 
 def is_run(path: str | Path) -> bool:
     """Returns whether a folder holds a run."""
     return (Path(path) / "config.json").is_file()
+
+
+def going_on(folder: RunFolder) -> str:
+    """Returns the command that goes on with a run."""
+    return f"python train.py --workdir {shlex.quote(str(folder.path))} --resume"
 
 
 def check_free(path: str | Path, flag: str = "--workdir") -> None:

@@ -50,7 +50,7 @@ def enable_compilation_cache() -> Path | None:
 
 
 @functools.cache
-def compiler_options(training: bool = False) -> dict[str, str]:
+def compiler_options(training: bool = False, deterministic: bool = False) -> dict[str, str | bool]:
     """Returns what networks are compiled with on this machine's backend: `jax.jit(step, compiler_options=...)`.
 
     On CPU: convolutions by Eigen, on all cores. Left to itself, XLA gives those of more than 16 channels to YNNPACK,
@@ -61,13 +61,17 @@ def compiler_options(training: bool = False) -> dict[str, str]:
     Args:
       training: whether a gradient goes through the maps. A step that trains the head alone is like inference here: with
         the mean over the map YNNPACK would take the last convolutions, whose outputs no gradient asks for.
+      deterministic: on a GPU: no operation that adds in an order of chance, and none that is chosen by measuring which
+        is the fastest. A CPU and a TPU have neither.
     """
     import jax
 
     if jax.default_backend() != "cpu":
-        return {}
+        return {"xla_gpu_deterministic_ops": True} if deterministic and jax.default_backend() == "gpu" else {}
     kinds = ("DOT", "REDUCE") if training else ("INDIVIDUAL_DOT",)
-    options = {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
+    options: dict[str, str | bool] = {
+        "xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)
+    }
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
@@ -107,6 +111,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "device": devices[0].device_kind,
         "devices": len(devices),
+        "processes": jax.process_count(),
         "backend": devices[0].platform,
         "cpu_cores": os.cpu_count(),
         "compilation_cache": str(cache_folder()),

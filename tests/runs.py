@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
-from jaxcnn.pace import StopRequest
+from jaxcnn.interruption import StopRequest
 from jaxcnn.run_folder import RunFolder
 
 
@@ -53,12 +55,11 @@ def _plain(config: TrainConfig) -> Any:
     return json.loads(to_json(config))
 
 
-def start(*arguments: object, **keywords: Any) -> subprocess.Popen:
-    """Starts `python train.py ...` in a process of its own."""
+def start(*arguments: object, environment: Mapping[str, str] = MappingProxyType({}), **keywords: Any) -> Any:
+    """Starts `python train.py ...` in a process of its own; `environment` is added to this one's."""
     command = [sys.executable, str(ROOT / "train.py"), *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ), **keywords
-    )
+    own = {**os.environ, **environment}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own, **keywords)
 
 
 def command(*arguments: object, module: str = "jaxcnn.cli") -> subprocess.CompletedProcess:

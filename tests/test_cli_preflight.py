@@ -106,7 +106,7 @@ def test_a_stop_that_a_library_swallows_ends_the_command_all_the_same() -> None:
     import signal
 
     from jaxcnn.errors import Interrupted
-    from jaxcnn.pace import StopRequest
+    from jaxcnn.interruption import StopRequest
 
     with StopRequest() as stop:
         stop.immediate = True

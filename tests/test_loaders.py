@@ -18,7 +18,8 @@ from jaxcnn.data.order import TrainingOrder
 from jaxcnn.data.source import ArrayRecords, Source, Splits
 from jaxcnn.errors import InputError, Interrupted
 from jaxcnn.inputs import choose_loader
-from jaxcnn.loop import StopRequest, train
+from jaxcnn.interruption import StopRequest
+from jaxcnn.loop import train
 from jaxcnn.pace import Ending
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields

@@ -17,12 +17,12 @@ from jaxcnn.config import DataConfig, HealthConfig, ResizedCropConfig, TrainConf
 from jaxcnn.errors import Interrupted, RunFailed
 from jaxcnn.evaluation import evaluate
 from jaxcnn.gap_measurement import measure_gap
+from jaxcnn.interruption import StopRequest
 from jaxcnn.job import Job
 from jaxcnn.loop import train
 from jaxcnn.monitor import looks_every
 from jaxcnn.network import load_variables
 from jaxcnn.nonfinite import load_notes
-from jaxcnn.pace import StopRequest
 from jaxcnn.replay import replay
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields

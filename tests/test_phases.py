@@ -12,9 +12,9 @@ import pytest
 from jaxcnn.build import build_job
 from jaxcnn.config import OptimConfig, TrainConfig
 from jaxcnn.errors import InputError, Interrupted
+from jaxcnn.interruption import StopRequest
 from jaxcnn.loop import train
 from jaxcnn.network import load_variables
-from jaxcnn.pace import StopRequest
 from jaxcnn.paths import GlobRule, flatten
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.training.learning_rates import factors_of

@@ -10,8 +10,8 @@ from jaxcnn.build import build_job
 from jaxcnn.certificate import Certificate, digests
 from jaxcnn.config import AffineConfig, AugmentConfig, CutoutConfig, FlipConfig, PadCropConfig, TrainConfig
 from jaxcnn.errors import RunFailed
+from jaxcnn.interruption import StopRequest
 from jaxcnn.loop import Trainer, train
-from jaxcnn.pace import StopRequest
 from jaxcnn.receipt import _bytes, _flops, receipts_of
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields

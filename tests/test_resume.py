@@ -15,7 +15,8 @@ from jaxcnn.build import build_job
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import InputError, Interrupted
-from jaxcnn.loop import StopRequest, train
+from jaxcnn.interruption import StopRequest
+from jaxcnn.loop import train
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields
 from tests.runs import StopAt, fingerprint, same, start, write_config

@@ -19,7 +19,8 @@ from jaxcnn.build import build_job
 from jaxcnn.cli import main
 from jaxcnn.config import LoopConfig
 from jaxcnn.errors import RunFailed
-from jaxcnn.loop import StopRequest, train
+from jaxcnn.interruption import StopRequest
+from jaxcnn.loop import train
 from jaxcnn.run_folder import RunFolder
 from tests.conftest import with_fields
 from tests.runs import fingerprint, same, write_config

@@ -10,7 +10,8 @@ import pytest
 from jaxcnn.build import build_job
 from jaxcnn.config import DataConfig, ModelConfig
 from jaxcnn.errors import InputError
-from jaxcnn.loop import StopRequest, train
+from jaxcnn.interruption import StopRequest
+from jaxcnn.loop import train
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.studies import trials as module
 from jaxcnn.studies.setting import DATA, HE_2015, Setting, rate

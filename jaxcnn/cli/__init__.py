@@ -7,7 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_INTERRUPTED, InputError, Interrupted, RunFailed, did_you_mean
+from jaxcnn.errors import (
+    EXIT_AT_ONCE,
+    EXIT_INPUT,
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    InputError,
+    Interrupted,
+    RunFailed,
+    did_you_mean,
+)
+from jaxcnn.interruption import StopRequest
+from jaxcnn.processes import told_by_first
 
 COMMANDS = {
     "train": "train a network (the same as python train.py)",
@@ -28,9 +39,18 @@ COMMANDS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code: 0, 1 fault, 2 the user's input, 75 interrupted and saved."""
+_NOTHING_DONE = "interrupted before the first step: there is nothing to save; start it again"
+
+
+def main(argv: Sequence[str] | None = None, *, is_program: bool = False) -> int:
+    """Runs the command line and returns the exit code: 0, 1 fault, 2 the user's input, 75 interrupted and saved.
+
+    Args:
+      argv: none: that of the process, which is this command then.
+      is_program: the process ends with this command also where argv is given.
+    """
     started = time.perf_counter()
+    is_program = is_program or argv is None
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["--version"]:
         arguments[0] = "version"
@@ -41,7 +61,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS and name != "version":
         print(f"error: no command {name!r}; {did_you_mean(name, COMMANDS)}", file=sys.stderr)
         return EXIT_INPUT
+    if name == "train":
+        return _listening(rest, started, is_program)
     return guarded(lambda: import_module(f"jaxcnn.cli.{name}").run(rest, started=started))
+
+
+def _listening(arguments: Sequence[str], started: float, is_program: bool) -> int:
+    """`jaxcnn train`, which is asked by signals to save and end: from here on, before anything heavy is imported."""
+    with StopRequest() as stop:
+
+        def run() -> int:
+            with stop.anywhere(lambda: _NOTHING_DONE, at_once=True):
+                return import_module("jaxcnn.cli.train").run(arguments, started=started, stop=stop)
+
+        code = guarded(run)
+        if is_program:  # one more signal, while Python ends, would end it by that signal
+            stop.ignore_from_now_on()
+        return code
 
 
 def guarded(action: Callable[[], int]) -> int:
@@ -49,22 +85,23 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except InputError as error:
-        return _tell(f"error: {error}", EXIT_INPUT)
+        return _tell(f"error: {error}", EXIT_INPUT, error)
     except Interrupted as interruption:
-        return _tell(str(interruption), EXIT_INTERRUPTED)
+        return _tell(str(interruption), EXIT_INTERRUPTED, interruption)
     except RunFailed as failure:
         # Threads of orbax that a full disk has cut off print while the interpreter ends, and have nothing to add.
         atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
-        return _tell(f"error: {failure}", EXIT_INTERNAL)
+        return _tell(f"error: {failure}", EXIT_INTERNAL, failure)
     except KeyboardInterrupt:
-        return _tell("interrupted; nothing was saved since the last checkpoint", 130)
+        return _tell("interrupted; nothing was saved since the last checkpoint", EXIT_AT_ONCE)
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_INTERNAL
 
 
-def _tell(line: str, code: int) -> int:
-    print(" ".join(line.split("\n")), file=sys.stderr)
+def _tell(line: str, code: int, error: BaseException | None = None) -> int:
+    if error is None or not told_by_first(error):
+        print(" ".join(line.split("\n")), file=sys.stderr)
     return code
 
 

@@ -3,16 +3,21 @@
 import argparse
 import itertools
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from jaxcnn import processes
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import InputError
+from jaxcnn.interruption import StopRequest
 from jaxcnn.paths import flatten
-from jaxcnn.run_folder import RunFolder, check_free, is_run
+from jaxcnn.run_folder import RunFolder, check_free, going_on, is_run
+
+_LOCK_SECONDS = 60.0  # a scheduler may start a job again while the one before is still saving
 
 DESCRIPTION = """Train an image classifier. Without --config, a ResNet-8 on 5,000 real digits."""
 
@@ -54,6 +59,7 @@ def _options() -> argparse.ArgumentParser:
         "and the measured time of a step beside that of full fine-tuning",
     )
     group.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
+    processes.add_options(parser)
     return parser
 
 
@@ -71,11 +77,27 @@ def parse_config(
     return check(config, "command line")
 
 
-def run(argv: Sequence[str], *, started: float | None = None) -> int:
-    """Runs the command and returns its exit code."""
-    started = time.perf_counter() if started is None else started
+def run(argv: Sequence[str], *, started: float, stop: StopRequest) -> int:
+    """Runs the command and returns its exit code; `stop` may be left at once where this begins."""
     parser = _options()
     options, rest = parser.parse_known_args(list(argv))
+    from jaxcnn import runtime
+
+    log = runtime.set_up_logging()
+    with processes.joined(processes.launch_of(options)):
+        if not processes.is_first():
+            log.setLevel(logging.ERROR)
+        return _run(options, rest, parser, started=started, stop=stop)
+
+
+def _run(
+    options: argparse.Namespace,
+    rest: Sequence[str],
+    parser: argparse.ArgumentParser,
+    *,
+    started: float,
+    stop: StopRequest,
+) -> int:
     from jaxcnn.config_reader import load_config
 
     path = Path(options.workdir) if options.workdir else None
@@ -88,12 +110,28 @@ def run(argv: Sequence[str], *, started: float | None = None) -> int:
             optim = replace(config.optim, peak_lr=held.config.optim.peak_lr)
             config = replace(config, optim=optim)
         config = _check_resumable(held, config)
-    result, path = _train(config, options, path or _new_path(config.name), held, started=started)
+    _check_alike(config)
+    if held is not None and (finished := held.result()) is not None:
+        result, path = _finished(held, finished), held.path
+    else:
+        path = path or Path(processes.agree(str(_new_path(config.name)), "the run folder"))
+        result, path = _train(config, options, path, held, started=started, stop=stop)
+    stop.answered()
+    if not processes.is_first():
+        return 0
     if options.json:
         print(json.dumps({"workdir": str(path), **result}))
     else:
         print(_summary(result, path))
     return 0
+
+
+def _finished(run: RunFolder, result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a run that has ended already."""
+    from jaxcnn.certificate import Certificate
+
+    Certificate(run).check()
+    return result
 
 
 def _held_run(options: Any, path: Path | None) -> RunFolder | None:
@@ -113,6 +151,18 @@ def _held_run(options: Any, path: Path | None) -> RunFolder | None:
     if folder.is_imported:
         raise InputError(f"{path} holds imported weights, no training to go on with: --init-from {path}")
     return folder
+
+
+def _check_alike(config: TrainConfig) -> None:
+    """Raises InputError where this process trains something else than the first; data may lie elsewhere."""
+    ours = flatten(asdict(replace(config, data=replace(config.data, data_dir=None, cache_dir=None))))
+    first = processes.agree({name: repr(value) for name, value in ours.items()}, "the config")
+    other = next((name for name, value in ours.items() if repr(value) != first[name]), None)
+    if other is not None:
+        raise InputError(
+            f"process {processes.index()} has {other.replace('/', '.')}={ours[other]!r}, the first {first[other]}: "
+            "start all with the same command"
+        )
 
 
 def _check_resumable(run: RunFolder, given: TrainConfig) -> TrainConfig:
@@ -139,46 +189,54 @@ def _new_path(name: str) -> Path:
 
 
 def _train(
-    config: TrainConfig, options: Any, path: Path, held: RunFolder | None, *, started: float
+    config: TrainConfig, options: Any, path: Path, held: RunFolder | None, *, started: float, stop: StopRequest
 ) -> tuple[dict[str, Any], Path]:
     from jaxcnn import runtime
 
     runtime.quiet_libraries()
-    log = runtime.set_up_logging()
+    log = logging.getLogger("jaxcnn")
     if config.train.compilation_cache:
         runtime.enable_compilation_cache()
 
     from jaxcnn.build import build_job
-    from jaxcnn.loop import StopRequest, train
+    from jaxcnn.loop import train
     from jaxcnn.trace import StepTrace
 
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
-    with StopRequest() as stop:
-        stop.immediate = True
-        job = build_job(config, held, check=lambda total_steps: _check_trace(trace, options.profile, total_steps))
-        curve, planned = None, config.optim.peak_lr
-        if options.find_lr and held is None:
-            config, curve = _with_found_rate(job, log)
-            job = build_job(config)
-        if options.preflight and held is None:
-            _check_first(config, path, options.preflight, log, stop)
-        stop.immediate = False
+    job = build_job(config, held, check=lambda total_steps: _check_trace(trace, options.profile, total_steps))
+    stop.check()
+    curve, planned = None, config.optim.peak_lr
+    if options.find_lr and held is None:
+        config, curve = _with_found_rate(job, log)
+        job = build_job(config)
         stop.check()
-        network = job.network
-        folder = held or RunFolder.create(path, config, network.class_names, network.preprocessing)
-        with folder.locked():
-            if held is None:
-                folder.write_json("environment.json", runtime.environment())
-            if curve is not None:
+    if options.preflight and held is None:
+        if processes.count() > 1:
+            raise InputError("--preflight: its checks run in one process: jaxcnn preflight, before these are started")
+        _check_first(config, path, options.preflight, log, stop)
+    with stop.nowhere():
+        folder = held or RunFolder.create(path, config, job.network.class_names, job.network.preprocessing)
+        if not (folder.path / "environment.json").is_file():
+            folder.write_json("environment.json", runtime.environment())
+        if curve is not None:
+            if processes.is_first():
                 curve.plot(folder.path / "lr_finder.png", path.name, planned)
-                folder.write_json("lr_finder.json", curve.to_json())
-            if folder.result() is None:
-                started += _tell_receipts(job, folder, options.receipt, log, again=held is not None)
-            log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
-            return train(job, folder, stop, trace=trace, started=started), path
+            folder.write_json("lr_finder.json", curve.to_json())
+    processes.advise(f"go on with: {going_on(folder)}")
+    with stop.anywhere(lambda: _not_begun(folder), at_once=True), folder.locked(_LOCK_SECONDS if held else 0.0):
+        started += _tell_receipts(job, folder, options.receipt, log, again=held is not None)
+        log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
+        with stop.nowhere():
+            result = train(job, folder, stop, trace=trace, started=started)
+            stop.answered()
+        return result, path
 
 
-def _check_first(config: TrainConfig, path: Path, mode: str, log: Any, stop: Any) -> None:
+def _not_begun(folder: RunFolder) -> str:
+    return f"interrupted before the first step of this start: nothing is lost; go on with: {going_on(folder)}"
+
+
+def _check_first(config: TrainConfig, path: Path, mode: str, log: Any, stop: StopRequest) -> None:
     """Carries out the checks of `jaxcnn preflight`; raises InputError where one fails and the run is to stop then."""
     from jaxcnn.cli.preflight import check_run
     from jaxcnn.tuning.preflight import failed

@@ -19,6 +19,7 @@ from jaxcnn.data.decode import UnreadableImage, convert_channels, decode, resize
 from jaxcnn.data.source import ArrayRecords, Source
 from jaxcnn.data.threads import in_threads
 from jaxcnn.errors import InputError
+from jaxcnn.whole import part as part_of
 
 LOG = logging.getLogger("jaxcnn")
 _READ_AT_ONCE = 256  # one record at a time is four times slower
@@ -184,17 +185,14 @@ def _decode_to(file: Path, notes: Path, source: Source, image_shape: tuple[int, 
     free = shutil.disk_usage(file.parent).free / 2**30
     if (need := gib_of(source, image_shape)) > 0.95 * free:
         raise OSError(f"{need:.1f} GiB are needed and {free:.1f} are free")
-    part = file.with_name(f".{file.stem}.{os.getpid()}.npy")
-    try:
+    with part_of(file.with_name(f".{file.stem}.{os.getpid()}.npy")) as part:
         images = np.lib.format.open_memmap(part, "w+", np.uint8, (source.num_examples, *image_shape))
         failures = decode_into(images, source, crop_share)
         images.flush()
         part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-    text = notes.with_name(f".{notes.name}.{os.getpid()}")
-    text.write_text(json.dumps({"labels": source.labels.tolist(), "unreadable": failures}))
-    text.replace(notes)
+    with part_of(notes.with_name(f".{notes.name}.{os.getpid()}")) as text:
+        text.write_text(json.dumps({"labels": source.labels.tolist(), "unreadable": failures}))
+        text.replace(notes)
 
 
 def input_shape(source: Source, image_size: int | None, channels: int | None = None) -> tuple[int, int, int]:

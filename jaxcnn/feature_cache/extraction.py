@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
+from jaxcnn import processes
 from jaxcnn.augment.pipeline import make_augment
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.feed import Batches
@@ -82,6 +83,12 @@ class Extraction:
         passes = self.passes()
         found = [one.file.read() for one in passes]
         missing = [one for one, features in zip(passes, found, strict=True) if features is None]
+        if missing and processes.count() > 1:
+            names = ", ".join(one.name for one in missing)
+            raise InputError(
+                f"features.cache: with several processes kept features are read, not computed ({names} to compute): "
+                "start the run once on one process, which may be interrupted after that"
+            )
         gib = sum(one.file.gib for one in passes)
         told = f"{', '.join(one.name for one in missing)} to compute" if missing else "all found ready"
         LOG.info(f"features: {gib:.2g} GiB at {self.point!r} in {self._folder}: {told}")
@@ -165,7 +172,7 @@ class Extraction:
         forward = jax.jit(
             lambda variables, x, start: output_at(model.clone(start=start), variables, x, point),
             static_argnums=2,
-            compiler_options=compiler_options(),
+            compiler_options=compiler_options(deterministic=self.config.train.deterministic),
         )
         plain, augmented = jax.jit(self.network.normalise), jax.jit(self._augmented)
 

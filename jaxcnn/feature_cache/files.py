@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.whole import part as part_of
+
 
 @dataclass(frozen=True)
 class FeatureFile:
@@ -54,9 +56,8 @@ class FeatureFile:
           OSError: it cannot be written.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part_path = self.path.with_name(f".{self.path.stem}.{os.getpid()}.npy")
         crc, first = 0, 0
-        try:
+        with part_of(self.path.with_name(f".{self.path.stem}.{os.getpid()}.npy")) as part_path:
             kind = np.dtype(f"V{self.dtype.itemsize}") if self.dtype.kind == "V" else self.dtype
             stored = np.lib.format.open_memmap(part_path, "w+", kind, self.shape)
             if hasattr(os, "posix_fallocate"):  # else a full disk ends the process by a signal, not by an error
@@ -69,11 +70,9 @@ class FeatureFile:
             assert first == len(features), f"{first} of {len(features)} examples were written"
             stored.flush()
             part_path.replace(self.path)
-        finally:
-            part_path.unlink(missing_ok=True)
-        text = self._note.with_name(f".{self._note.name}.{os.getpid()}")
-        text.write_text(json.dumps({**notes, "dtype": self.dtype.name, "crc32": crc}, indent=2) + "\n")
-        text.replace(self._note)
+        with part_of(self._note.with_name(f".{self._note.name}.{os.getpid()}")) as text:
+            text.write_text(json.dumps({**notes, "dtype": self.dtype.name, "crc32": crc}, indent=2) + "\n")
+            text.replace(self._note)
         whole = self.read()
         if whole is None:
             raise OSError(f"{self.path} is not what was written to it")

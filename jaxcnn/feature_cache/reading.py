@@ -34,16 +34,19 @@ class FeatureNetwork:
     Attributes:
       model: begins at the point where the features were taken; its variables are those of the whole network.
       class_names: those of the network.
+      deterministic: whether it is measured with the same bits each time on a GPU.
     """
 
     model: Classifier
     class_names: tuple[str, ...]
+    deterministic: bool = False
 
     @functools.cached_property
     def evaluation_step(self) -> Callable:
         """The jitted evaluation step, with features for images; see `training/evaluation_step.py`."""
         step = make_evaluation_step(self.model, lambda features: [features])
-        return jax.jit(step, donate_argnums=1, compiler_options=compiler_options())
+        options = compiler_options(deterministic=self.deterministic)
+        return jax.jit(step, donate_argnums=1, compiler_options=options)
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def cached_features(
         part = Arrays(np.asarray(views[0][inputs.part]), inputs.labels[inputs.part])
         clean = meshes.replicate(mesh, part) if resident else part
     feed = _feed(config, inputs, views, mesh, total_steps, resident)
-    return Reading(FeatureNetwork(network.model.clone(start=point), network.class_names), feed, splits, clean)
+    goes_on = FeatureNetwork(network.model.clone(start=point), network.class_names, network.deterministic)
+    return Reading(goes_on, feed, splits, clean)
 
 
 def _feed(
