@@ -33,7 +33,9 @@ def get_config() -> TrainConfig:
         augment=AugmentConfig(
             PadCropConfig(0.0), AffineConfig(0.0), FlipConfig(0.5), resized_crop=ResizedCropConfig(1.0)
         ),
-        optim=OptimConfig(name="sgd", peak_lr=0.4, momentum=0.9, weight_decay=1e-4, ema_decay=None),
+        optim=OptimConfig(
+            name="sgd", peak_lr=0.1, lr_scaling="linear", momentum=0.9, weight_decay=1e-4, ema_decay=None
+        ),
         schedule=ScheduleConfig(name="cosine", warmup_epochs=5.0),
         train=LoopConfig(epochs=90.0, batch_size=1024, label_smoothing=0.1),
         evaluation=EvaluationConfig(batch_size=1024),

@@ -32,6 +32,7 @@ from jaxcnn.network import Network, build_network, has_checkpoint, load_variable
 from jaxcnn.phases import Phase, class_counts, make_phases, on_devices
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.start import check_frozen_start, fit_start, initial_variables
+from jaxcnn.training.learning_rates import batch_factor, peak_rate, peak_told
 from jaxcnn.training.partition import check_phases, first_phases, phase_rules
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.state import TrainState
@@ -130,7 +131,7 @@ def _assemble(
         raise InputError(f"train.batch_size={size} is larger than the training split ({inputs.num_train} examples)")
     steps_per_epoch = inputs.num_train / size
     total_steps = steps_of(config.train.epochs, steps_per_epoch)
-    schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
+    schedule = make_schedule(config.schedule, peak_rate(config), total_steps, steps_per_epoch)
     phases = make_phases(config, network, schedule, inputs, point, devices=mesh.size)
     _check_steps(phases, steps_per_epoch, total_steps)
     placements = meshes.state_placements(mesh, phases[0].state_shapes(network), config.mesh)
@@ -260,4 +261,18 @@ def _log_choices(config: TrainConfig, network: Network, splits: Splits, mesh: Me
         LOG.warning("warning: freeze without init_from: what is frozen stays as it is drawn")
     for stage in split_stages(network.model.backbone, network.shapes["params"]["backbone"]):
         LOG.info(f"model: the freeze takes leaves of some equal blocks of {stage} only, so it is not scanned")
+    _log_rate(config)
     LOG.info(_devices_told(config, network, mesh))
+
+
+def _log_rate(config: TrainConfig) -> None:
+    """What the batch makes of the learning rate, where a rule is named."""
+    if config.optim.lr_scaling == "none":
+        return
+    epochs = config.schedule.warmup_epochs
+    LOG.info(f"learning rate: {peak_told(config)}, " + (f"warm-up of {epochs:g} epochs" if epochs else "no warm-up"))
+    if batch_factor(config) > 1 and not epochs:
+        LOG.warning(
+            "warning: a learning rate scaled up with the batch needs a warm-up (Goyal et al. 2017, section 2.2): set "
+            "schedule.warmup_epochs, such as 5"
+        )

@@ -12,18 +12,26 @@ from jaxcnn.config_strict import Count, NonNegative, Positive, Strict
 class OptimConfig(Strict):
     """The optimizer, and what is done to gradients and weights."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """sgd: Nesterov momentum, decay added to the gradient; adamw: decay apart from the gradient."""
+    name: Literal["sgd", "adamw", "lars", "lamb"] = "sgd"
+    """sgd: Nesterov momentum, decay added to the gradient; adamw: decay apart from the gradient; lars, lamb: of these
+    with steps of each kernel in proportion to its norm, for large batches."""
     peak_lr: Positive = 0.3
-    """Learning rate after warm-up."""
+    """Learning rate after warm-up; of a batch of base_batch_size, where lr_scaling says so."""
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    """What train.batch_size does to peak_lr. linear: times batch_size / base_batch_size (Goyal et al. 2017); sqrt: by
+    the square root of that, as for adamw and lamb (You et al. 2019)."""
+    base_batch_size: Count = 256
+    """Batch that peak_lr is meant for, where lr_scaling is not none."""
     momentum: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.9
-    """Momentum of sgd."""
+    """Momentum of sgd and lars."""
     nesterov: bool = True
-    """Whether sgd's momentum is Nesterov's."""
+    """Whether sgd's momentum is Nesterov's; that of lars is not, as in its paper."""
     beta1: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.9
-    """adamw: decay of the mean of gradients."""
+    """adamw, lamb: decay of the mean of gradients."""
     beta2: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.999
-    """adamw: decay of the mean of squared gradients."""
+    """adamw, lamb: decay of the mean of squared gradients."""
+    trust_coefficient: Positive = 0.001
+    """lars: norm of a step at rate 1, without momentum, as a part of the norm of the kernel (at most)."""
     weight_decay: NonNegative = 5e-4
     """Weight decay of the kernels; biases and norm parameters are not decayed."""
     layer_decay: Annotated[float, Interval(gt=0.0, le=1.0)] = 1.0

@@ -24,6 +24,7 @@ from jaxcnn.pace import Ending, Pace, Stopwatch
 from jaxcnn.run_folder import RunFolder, going_on
 from jaxcnn.saves import Saves
 from jaxcnn.trace import StepTrace
+from jaxcnn.training.learning_rates import peak_told
 from jaxcnn.writer import Writer
 
 
@@ -195,7 +196,7 @@ class Trainer:
         if self.folder.metrics():
             self.drawings.draw({}, self.step, failed=True)
         raise RunFailed(
-            f"{what}: lower optim.peak_lr ({self.job.config.optim.peak_lr:g}) or set optim.clip_norm; "
+            f"{what}: lower optim.peak_lr ({peak_told(self.job.config)}) or set optim.clip_norm; "
             f"checkpoints of {self.folder.path}: {self.saves.checkpoints.steps() or 'none'}"
         )
 

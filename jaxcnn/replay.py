@@ -9,6 +9,7 @@ from jaxcnn.network import build_network
 from jaxcnn.nonfinite import load, load_notes, run_again
 from jaxcnn.phases import make_phases
 from jaxcnn.run_folder import RunFolder
+from jaxcnn.training.learning_rates import peak_rate
 from jaxcnn.training.schedules import make_schedule
 
 
@@ -28,7 +29,7 @@ def replay(folder: RunFolder) -> dict[str, Any]:
     network = build_network(config, images, folder.class_names)
     labels = np.repeat(np.arange(len(notes["class_counts"])), notes["class_counts"]).astype(np.int32)
     inputs = Inputs(notes["loader"], None, {}, labels, images.mean, images.std)  # type: ignore[arg-type]
-    schedule = make_schedule(config.schedule, config.optim.peak_lr, 1, 1.0)
+    schedule = make_schedule(config.schedule, peak_rate(config), 1, 1.0)
     phase = make_phases(config, network, schedule, inputs, notes["start"], devices=notes.get("devices", 1))[
         notes["phase"]
     ]

@@ -58,6 +58,10 @@ def compiler_options(training: bool = False, deterministic: bool = False) -> dic
     training, where they are many; for inference only single products, since YNNPACK takes with anything else what leads
     to it: with the head the mean over the map and the last convolutions. An XLA without the option gets none.
 
+    In training, what is to be computed anew on the way back (`model.remat`) is kept apart by barriers. XLA takes these
+    away on CPU before it merges equal operations, which undoes it: then more memory is needed than without. So that
+    pass is left out.
+
     Args:
       training: whether a gradient goes through the maps. A step that trains the head alone is like inference here: with
         the mean over the map YNNPACK would take the last convolutions, whose outputs no gradient asks for.
@@ -72,6 +76,7 @@ def compiler_options(training: bool = False, deterministic: bool = False) -> dic
     options: dict[str, str | bool] = {
         "xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)
     }
+    options |= {"xla_disable_hlo_passes": "cse_barrier_expander"} if training else {}
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:

@@ -149,7 +149,10 @@ def test_intervals_are_of_numbers_and_need_a_search() -> None:
         (["--optim.peek-lr", "1,2"], r"^no flag --optim\.peek-lr; did you mean '--optim\.peak-lr'"),
         (["--optim.peak-lr", "0.1,x"], r"^--optim\.peak-lr x: expected a number$"),
         (["--train.batch-size", "8,1.5"], r"^--train\.batch-size 1\.5: expected a whole number$"),
-        (["--optim.name", "sgd,adam"], r"^--optim\.name adam: expected one of sgd, adamw; did you mean 'adamw'"),
+        (
+            ["--optim.name", "sgd,adam"],
+            r"^--optim\.name adam: expected one of sgd, adamw, lars, lamb; did you mean 'adamw'",
+        ),
         (["--optim.peak-lr", "0.1,"], r"^--optim\.peak-lr 0\.1,: a value of the list is empty"),
         (["--optim.peak-lr", "0.1,", "0.2"], r"^--optim\.peak-lr: one value or a list without spaces"),
         (["--optim.peak-lr"], r"^--optim\.peak-lr: a value is missing$"),

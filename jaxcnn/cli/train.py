@@ -201,11 +201,12 @@ def _train(
     from jaxcnn.build import build_job
     from jaxcnn.loop import train
     from jaxcnn.trace import StepTrace
+    from jaxcnn.training.learning_rates import peak_rate
 
     trace = StepTrace.parse(options.profile, path / "profile") if options.profile else None
     job = build_job(config, held, check=lambda total_steps: _check_trace(trace, options.profile, total_steps))
     stop.check()
-    curve, planned = None, config.optim.peak_lr
+    curve, planned = None, peak_rate(config)
     if options.find_lr and held is None:
         config, curve = _with_found_rate(job, log)
         job = build_job(config)
@@ -257,11 +258,12 @@ def _check_first(config: TrainConfig, path: Path, mode: str, log: Any, stop: Sto
 
 def _with_found_rate(job: Any, log: Any) -> tuple[TrainConfig, Any]:
     """The config of a job with the learning rate that a sweep suggests, and the curve of the sweep."""
+    from jaxcnn.training.learning_rates import peak_told
     from jaxcnn.tuning.lr_finder import find_lr, with_rate
 
     curve = find_lr(job)
     config = with_rate(job.config, curve)
-    log.info(f"{curve.sentence()}; optim.peak_lr={config.optim.peak_lr:g}, not {job.config.optim.peak_lr:g}")
+    log.info(f"{curve.sentence()}; optim.peak_lr={peak_told(config)}, not {peak_told(job.config)}")
     return config, curve
 
 

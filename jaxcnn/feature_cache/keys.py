@@ -19,7 +19,7 @@ from jaxcnn.paths import flatten
 _VERSION = 1  # of what the files hold
 _WITHOUT_EFFECT = (
     "num_classes", "init", "init_std", "head_init", "zero_last_scale", "dropout", "block_dropout", "block_dropout_kind",
-    "stochastic_depth", "scan_blocks", "virtual_batch_size",
+    "stochastic_depth", "scan_blocks", "remat", "virtual_batch_size",
 )  # fmt: skip
 """Options of the model that change nothing before a frozen point, once the weights are known."""
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcnn.models.taps import unscanned
 from jaxcnn.runtime import compiler_options
 from jaxcnn.training.losses import cross_entropy
 
@@ -51,6 +52,8 @@ def dropped_units(
       key: of the draw.
     """
 
+    open_model = unscanned(model)
+
     def forward(before: Any, after: Any) -> Any:
         seen: OrderedDict[str, Any] = OrderedDict()
 
@@ -65,7 +68,7 @@ def dropped_units(
             return gives
 
         with nn.intercept_methods(look):
-            logits, _ = model.apply(variables, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+            logits, _ = open_model.apply(variables, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
         return jnp.mean(cross_entropy(logits, labels)), seen
 
     def figures() -> Any:

@@ -181,7 +181,8 @@ def decayed_leaves(phase: Phase, network: Network) -> set[str]:
     """Returns the paths of the parameters that the optimizer of a phase decays.
 
     Those whose update depends on the weights themselves: with the gradient given, decay is all in an update that does.
-    This is read from the traced update, so it holds for whatever mask the optimizer has.
+    This is read from the traced update, so it holds for whatever mask the optimizer has. What depends on them by a
+    number alone, as on the norm in the trust ratio of lars and lamb, does not count.
     """
     state = phase.state_shapes(network)
     paths = list(flatten(state.params))
@@ -196,7 +197,7 @@ def decayed_leaves(phase: Phase, network: Network) -> set[str]:
     reached = set(program.invars[len(params) : 2 * len(params)])
     for equation in program.eqns:
         if any(isinstance(given, Var) and given in reached for given in equation.invars):
-            reached |= set(equation.outvars)
+            reached |= {made for made in equation.outvars if made.aval.shape}
     outputs = zip(paths, program.outvars, strict=True)
     return {path for path, output in outputs if isinstance(output, Var) and output in reached}
 

@@ -1,7 +1,7 @@
 """From the options of a config to the modules of a network: one builder a family, which refuses what does not fit."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -68,6 +68,15 @@ class Parts:
         rate = self.config.block_dropout
         return dropout(own if rate is None else rate, self.config.block_dropout_kind)
 
+    def remat(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Returns the parts of a backbone, of these names, whose maps are computed anew on the way back."""
+        config = self.config
+        rule = GlobRule(tuple("*" if glob == "all" else glob for glob in config.remat))
+        for glob, given in zip(rule.patterns, config.remat, strict=True):
+            if not any(GlobRule((glob.removeprefix("!"),)).matches(name) for name in names):
+                raise InputError(f"model.remat={given!r}: {config.name} has {', '.join(names)}; or all")
+        return tuple(name for name in names if rule.matches(name))
+
     def refuse(self, *names: str) -> None:
         """Raises InputError where an option is set that the network does not have."""
         for name in names:
@@ -76,6 +85,11 @@ class Parts:
 
 
 Builder = Callable[[Parts, int], Classifier]
+
+
+def stage_names(sizes: Sequence[int]) -> tuple[str, ...]:
+    """Returns the names of stages of these sizes, in order."""
+    return tuple(f"stage{index + 1}" for index in range(len(sizes)))
 
 
 def resnet(
@@ -100,9 +114,9 @@ def resnet(
     def build(parts: Parts, num_classes: int) -> Classifier:
         config = parts.config
         parts.refuse("neck")
-        chosen = config.squeeze_excite
+        chosen, stages = config.squeeze_excite, config.stage_sizes or sizes
         backbone = ResNet(
-            stage_sizes=config.stage_sizes or sizes,
+            stage_sizes=stages,
             block=BLOCKS[config.block or block],
             width=config.width or width,
             stem=config.stem or ("small" if parts.small_image else stem),
@@ -120,6 +134,7 @@ def resnet(
             groups=groups,
             widening=widening,
             scan=BlockScan(parts.freeze) if config.scan_blocks else None,
+            remat=parts.remat(("stem", *stage_names(stages))),
         )
         _check(config, backbone)
         return Classifier(backbone, num_classes, dropout=config.dropout or 0.0)
@@ -180,14 +195,16 @@ def vgg(name: str) -> Builder:
         config = parts.config
         parts.refuse("block", "bottleneck_stride", "stem", "shortcut", "squeeze_excite", "zero_last_scale")
         parts.refuse("stochastic_depth", "scan_blocks")
+        stages = config.stage_sizes or STAGE_SIZES[name]
         backbone = VGG(
-            config.stage_sizes or STAGE_SIZES[name],
+            stages,
             config.width or 64,
             parts.norm("none"),
             parts.activation,
             parts.conv,
             parts.block_dropout(0.0),
             pool=parts.pool,
+            remat=parts.remat(stage_names(stages)),
         )
         rate = 0.5 if config.dropout is None else config.dropout
         if (config.neck or ("pooled" if parts.small_image else "dense")) == "pooled":

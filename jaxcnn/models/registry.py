@@ -125,4 +125,5 @@ def describe(model: Classifier) -> str:
         parts += ["equal blocks scanned"] if backbone.scan else []
     else:
         parts = ["pooled head" if model.neck is None else "dense neck"]
+    parts += [f"maps of {' '.join(backbone.remat)} computed anew on the way back"] if backbone.remat else []
     return ", ".join([*parts, type(backbone.norm).__name__, f"{model.num_classes} classes"])

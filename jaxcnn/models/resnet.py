@@ -60,22 +60,27 @@ class ResNetStem(nn.Module):
 class ResNetStage(nn.Module):
     """Blocks of equal width; the first may halve the map. `drop_rates` has stochastic depth's rate of each block.
 
-    With `scan` equal blocks, which are always the last ones, are applied in a loop; see `scan.py`.
+    With `scan` equal blocks, which are always the last ones, are applied in a loop; see `scan.py`. With `remat` only
+    the inputs of blocks are kept for the way back: the maps inside a block are computed anew when it is its turn (Chen
+    et al. 2016, Training Deep Nets with Sublinear Memory Cost).
     """
 
     stride: int
-    block: Any
+    block: type[Block]
+    options: dict[str, Any]
     drop_rates: tuple[float, ...]
     scan: BlockScan | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        looped = self._looped()
+        looped, block = self._looped(), nn.remat(self.block) if self.remat else self.block
         for index, rate in enumerate(self.drop_rates):
             stride, name = self.stride if index == 0 else 1, f"block{index + 1}"
             if name in looped:
-                return scan_blocks(self, functools.partial(self.block, stride=1), looped, x)
-            x = self.block(stride=stride, drop_rate=rate, name=name)(x)
+                one = functools.partial(self.block, stride=1, **self.options)
+                return scan_blocks(self, one, looped, x, remat=self.remat)
+            x = block(stride=stride, drop_rate=rate, name=name, **self.options)(x)
         return x
 
     def _looped(self) -> list[str]:
@@ -107,6 +112,8 @@ class ResNet(nn.Module):
       dropout: factory of the dropout before each block's last convolution; see `layers.dropout`.
       stochastic_depth: probability that the last block's branch is dropped; see `_drop_rates`.
       scan: apply equal blocks in a loop; see `scan.py`. None: one by one.
+      remat: parts ("stem", "stage1", ...) whose maps are not kept for the way back, but computed anew; see
+        `ResNetStage`.
     """
 
     stage_sizes: tuple[int, ...]
@@ -127,6 +134,7 @@ class ResNet(nn.Module):
     dropout: Any = functools.partial(nn.Dropout, 0.0)
     stochastic_depth: float = 0.0
     scan: BlockScan | None = None
+    remat: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = (), start: str | None = None) -> Any:
@@ -137,21 +145,24 @@ class ResNet(nn.Module):
         """
         ops = {"norm": self.norm, "activation": self.activation, "conv": self.conv, "train": train}
         preact = is_preact(self.block)
+        again = self.remat if train else ()  # without a way back nothing is kept anyway
+        stem = nn.remat(ResNetStem) if "stem" in again else ResNetStem
         layers: dict[str, Any] = {
-            "stem": ResNetStem(self.stem_width or self.width, self.stem, preact, pool=self.pool, name="stem", **ops)
+            "stem": stem(self.stem_width or self.width, self.stem, preact, pool=self.pool, name="stem", **ops)
         }
         rates = self._drop_rates()
         for index, num_blocks in enumerate(self.stage_sizes):
             name, stage_rates, rates = f"stage{index + 1}", rates[:num_blocks], rates[num_blocks:]
-            block = self._block(self.width * 2**index, ops)
-            layers[name] = ResNetStage(1 if index == 0 else 2, block, stage_rates, self.scan, name=name)
+            options = self._block_options(self.width * 2**index, ops)
+            layers[name] = ResNetStage(
+                1 if index == 0 else 2, self.block, options, stage_rates, self.scan, name in again, name=name
+            )
         if preact:
             layers["norm"] = lambda x: self.activation(self.norm(name="norm", train=train)(x))
         return pass_through(layers, x, features, start)
 
-    def _block(self, features: int, ops: dict[str, Any]) -> Any:
-        return functools.partial(
-            self.block,
+    def _block_options(self, features: int, ops: dict[str, Any]) -> dict[str, Any]:
+        return dict(
             features=features,
             shortcut=self.shortcut,
             dropout=self.dropout,

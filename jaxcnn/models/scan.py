@@ -66,7 +66,9 @@ def split_stages(backbone: nn.Module, params: Tree) -> list[str]:
     return [name for name, tree in stages.items() if scan.splits(equal_blocks(tree), tree, f"backbone/{name}")]
 
 
-def scan_blocks(stage: nn.Module, block: Factory, names: Sequence[str], x: jax.Array) -> jax.Array:
+def scan_blocks(
+    stage: nn.Module, block: Factory, names: Sequence[str], x: jax.Array, *, remat: bool = False
+) -> jax.Array:
     """Returns x [N, H, W, C] after the blocks of these names, which are children of the stage.
 
     Args:
@@ -74,6 +76,7 @@ def scan_blocks(stage: nn.Module, block: Factory, names: Sequence[str], x: jax.A
       block: factory of any one of the blocks.
       names: names of the blocks, in order.
       x: input of the first of them.
+      remat: keep only the inputs of blocks for the way back, and compute the maps inside them anew.
     """
     trees: list[dict[str, Any]] = [
         {kind: stage.get_variable(kind, name) for kind in stage.variables if stage.has_variable(kind, name)}
@@ -90,7 +93,8 @@ def scan_blocks(stage: nn.Module, block: Factory, names: Sequence[str], x: jax.A
         module = block(parent=scope) if key is None else block(parent=scope, dropout=_keyed(block, key))
         return module(x), variables.get("batch_stats") if writes else None
 
-    x, statistics = jax.lax.scan(body, x, (stack(trees), keys))
+    # Forward and way back are loops of their own, so XLA cannot take what is computed anew for what is there already.
+    x, statistics = jax.lax.scan(jax.checkpoint(body, prevent_cse=False) if remat else body, x, (stack(trees), keys))
     if statistics:
         for name, tree in zip(names, unstack(statistics), strict=True):
             stage.put_variable("batch_stats", name, tree)

@@ -46,8 +46,8 @@ def tapped(
     """Returns a pass of x [N, ...] through a network with the input of each layer that has a kernel.
 
     Args:
-      model: any module that takes `train`; blocks in a loop (`model.scan_blocks`) cannot be looked into, see
-        `unscanned`.
+      model: any module that takes `train`; blocks in a loop (`model.scan_blocks`) and those that are computed twice
+        (`model.remat`) cannot be looked into, see `unscanned`.
       variables: {"params", "batch_stats"} of it.
       x: its input.
       train: whether batch statistics and dropout are on.
@@ -117,6 +117,11 @@ def backward(
 
 
 def unscanned(model: Any) -> Any:
-    """Returns the classifier with the blocks that `model.scan_blocks` puts in a loop one by one; same variables."""
+    """Returns the classifier in a form that can be looked into; same variables.
+
+    The blocks that `model.scan_blocks` puts in a loop are single ones, and no map is computed anew (`model.remat`).
+    """
     backbone: Any = getattr(model, "backbone", None)
-    return model if getattr(backbone, "scan", None) is None else model.clone(backbone=backbone.clone(scan=None))
+    hides = {"scan": None, "remat": ()}
+    open_up = {name: off for name, off in hides.items() if getattr(backbone, name, off) != off}
+    return model.clone(backbone=backbone.clone(**open_up)) if open_up else model

@@ -53,6 +53,8 @@ class VGG(nn.Module):
       conv: `Conv`, or a partial of it that fixes initialiser and dtype.
       pool: `max_pool`, or a partial of it.
       dropout: factory of the dropout after each stage; the paper has none. See `layers.dropout`.
+      remat: stages ("stage1", ...) of which only the input is kept for the way back: their maps are computed anew when
+        it is their turn (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost).
     """
 
     stage_sizes: tuple[int, ...]
@@ -62,6 +64,7 @@ class VGG(nn.Module):
     conv: Any = Conv
     dropout: Any = functools.partial(nn.Dropout, 0.0)
     pool: Any = max_pool
+    remat: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool, features: tuple[str, ...] = (), start: str | None = None) -> Any:
@@ -73,7 +76,8 @@ class VGG(nn.Module):
         layers = {}
         for index, num_convs in enumerate(self.stage_sizes):
             name = f"stage{index + 1}"
-            layers[name] = VGGStage(num_convs, self._features(index), *ops, name=name)
+            stage = nn.remat(VGGStage) if train and name in self.remat else VGGStage
+            layers[name] = stage(num_convs, self._features(index), *ops, name=name)
         return pass_through(layers, x, features, start)
 
     def _features(self, stage: int) -> int:

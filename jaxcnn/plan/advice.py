@@ -101,14 +101,13 @@ def _accumulation(plan: Plan, fixed: int, rest: int) -> Iterator[Change]:
 
 
 def _remat(plan: Plan, fixed: int) -> Iterator[Change]:
-    """Where the config has it: the early stages, whose maps are the largest, then all."""
-    model = plan.subject.config.model
-    if getattr(model, "remat", None) != ():
+    """The first stages, whose maps are the largest; then all."""
+    if plan.subject.config.model.remat:
         return
-    for stages in (("stage1",), ("stage1", "stage2"), ("all",)):
-        flags = f"--model.remat {' '.join(stages)}"
-        means = "their maps are computed again on the way back; the result is the same"
-        yield Change("remat", flags, means, plan.subject.changed("model", remat=stages), fixed)
+    for parts in (("stage1", "stage2"), ("all",)):
+        flags = f"--model.remat {' '.join(parts)}"
+        means = "maps computed again on the way back, with the same result"
+        yield Change("remat", flags, means, plan.subject.changed("model", remat=parts), fixed)
 
 
 def _fsdp(plan: Plan) -> Iterator[Change]:
@@ -129,7 +128,7 @@ def _batch(plan: Plan, fixed: int, rest: int) -> Iterator[Change]:
         subject = plan.subject.changed("train", batch_size=size)
         rate = config.optim.peak_lr * size / config.train.batch_size
         flags, means = f"--train.batch-size {size}", "another run: "
-        if getattr(config.optim, "lr_scaling", "none") == "none":
+        if config.optim.lr_scaling == "none":
             subject = subject.changed("optim", peak_lr=rate)
             flags, means = f"{flags} --optim.peak-lr {rate:g}", "another run: the rate is scaled with the batch"
         else:

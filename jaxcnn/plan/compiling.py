@@ -17,6 +17,7 @@ from jaxcnn.network import build_network
 from jaxcnn.phases import make_phases
 from jaxcnn.plan.program import Collective, collectives_of, loop_factors
 from jaxcnn.plan.topology import topology_mesh
+from jaxcnn.training.learning_rates import peak_rate
 
 _TOO_MUCH = re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -76,7 +77,7 @@ def plan_step(config: TrainConfig, image_shape: tuple[int, int, int], num_classe
     channels = image_shape[2]
     preprocessing = Preprocessing(image_shape, (0.5,) * channels, (0.25,) * channels)
     network = build_network(config, preprocessing, tuple(map(str, range(num_classes))))
-    phase = make_phases(config, network, lambda _: config.optim.peak_lr)[-1]  # the one in which most trains
+    phase = make_phases(config, network, lambda _: peak_rate(config))[-1]  # the one in which most trains
     images = jax.ShapeDtypeStruct((config.train.batch_size, *image_shape), jnp.uint8)
     return figures_of(compile_step(phase.step, phase.state_shapes(network), images, mesh), mesh.size)
 

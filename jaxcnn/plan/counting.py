@@ -35,7 +35,7 @@ def countable_phase(planned: Planned, images: int | None = None) -> Phase:
     """
     config = planned.job.config
     fields: dict[str, Any] = {"plain": True, "scan_blocks": False, "virtual_batch_size": None}
-    if images is None and hasattr(config.model, "remat"):
+    if images is None:
         fields["remat"] = ()
     config = dataclasses.replace(
         config,

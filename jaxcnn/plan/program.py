@@ -101,7 +101,11 @@ def loop_factors(program: str) -> tuple[float, float]:
              if i.opcode == "fusion" for called in _CALLED.findall(i.rest)}  # fmt: skip
     sums = [[0.0, 0.0], [0.0, 0.0]]
     for name, computation in computations.items():
-        moved = 0.0 if name in fused else sum(_moved(i, computation, computations) for i in computation.instructions.values())
+        moved = (
+            0.0
+            if name in fused
+            else sum(_moved(i, computation, computations) for i in computation.instructions.values())
+        )
         products = sum(_products(i, computation) for i in computation.instructions.values())
         for place, amount in enumerate((products, moved)):
             sums[place][0] += amount * once[name]

@@ -23,6 +23,7 @@ from jaxcnn.job import Job, steps_of
 from jaxcnn.network import Network, build_network
 from jaxcnn.phases import make_phases
 from jaxcnn.run_folder import RunFolder
+from jaxcnn.training.learning_rates import peak_rate
 from jaxcnn.training.schedules import make_schedule
 from jaxcnn.training.step import zero_sums
 from jaxcnn.weights.imported_run import numbered
@@ -168,7 +169,7 @@ def planned_on(subject: Subject, mesh: Mesh) -> Planned:
     check_batches(config, num_train, mesh.size)
     size, total_steps = config.train.batch_size, subject.total_steps
     steps_per_epoch = num_train / size
-    schedule = make_schedule(config.schedule, config.optim.peak_lr, total_steps, steps_per_epoch)
+    schedule = make_schedule(config.schedule, peak_rate(config), total_steps, steps_per_epoch)
     labels = np.arange(num_train, dtype=np.int32) % len(subject.class_names)  # classes are taken to be equally many
     mean, std = subject.preprocessing.mean, subject.preprocessing.std
     unread: Any = None

@@ -1,9 +1,37 @@
-"""Learning rates of single leaves: by depth, and by name."""
+"""The peak of the learning rate by batch size, and learning rates of single leaves: by depth, and by name."""
 
+import math
 from collections.abc import Sequence
 
+from jaxcnn.config import TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.paths import GlobRule, Tree, flatten
+
+
+def batch_factor(config: TrainConfig) -> float:
+    """Returns what optim.lr_scaling multiplies optim.peak_lr by.
+
+    linear: batch / base. A step with k times the examples stands for k small ones, as long as the gradient is about
+    the same in all of them (Goyal et al. 2017, section 2.1). sqrt: the square root of this, for optimizers that divide
+    by the size of the gradient (You et al. 2019, section 4; Malladi et al. 2022). The batch is that of a step, over all
+    devices and parts of an accumulation.
+    """
+    ratio = config.train.batch_size / config.optim.base_batch_size
+    return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.optim.lr_scaling]
+
+
+def peak_rate(config: TrainConfig) -> float:
+    """Returns the learning rate after warm-up: optim.peak_lr for the batch that it is used with."""
+    return config.optim.peak_lr * batch_factor(config)
+
+
+def peak_told(config: TrainConfig) -> str:
+    """Returns how the peak comes about, such as `0.1 x 1024 / 256 = 0.4`; where nothing is scaled it is a number."""
+    optim, ratio = config.optim, f"{config.train.batch_size} / {config.optim.base_batch_size}"
+    if optim.lr_scaling == "none":
+        return f"{optim.peak_lr:g}"
+    factor = ratio if optim.lr_scaling == "linear" else f"sqrt({ratio})"
+    return f"{optim.peak_lr:g} x {factor} = {peak_rate(config):g}"
 
 
 def factors_of(

@@ -19,7 +19,7 @@ from jaxcnn.data.sources import open_splits
 from jaxcnn.job import Job
 from jaxcnn.network import build_network
 from jaxcnn.training.class_weights import class_weights
-from jaxcnn.training.learning_rates import factors_of
+from jaxcnn.training.learning_rates import batch_factor, factors_of, peak_rate
 from jaxcnn.training.losses import target_losses
 from jaxcnn.training.optim import make_optimizer
 from jaxcnn.tuning.subject import Examples, Subject
@@ -65,7 +65,7 @@ def subject_of(
         mean=images.mean,
         std=images.std,
         optimizer=lambda schedule: make_optimizer(optim, schedule, collections.defaultdict(lambda: 1.0, factors)),
-        peak_lr=optim.peak_lr,
+        peak_lr=peak_rate(config),
         batch_size=config.train.batch_size,
         augment=make_augment(config.augment, images.mean, images.std, images.image_shape),
         loss=functools.partial(
@@ -79,6 +79,8 @@ def subject_of(
         label_smoothing=config.train.label_smoothing,
         seed=config.seed,
         num_train=job.num_train,
+        rate_factor=batch_factor(config),
+        rates=(1e-3, 1e3) if optim.name == "lars" else (1e-5, 10.0),  # lars: of its trust_coefficient of a kernel
         reference_model=_in_float32(config, job),
     )
     return job, subject

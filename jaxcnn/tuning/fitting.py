@@ -35,8 +35,6 @@ LEARN_STEPS = 60
 WARMUP_STEPS = 10
 CUT = 4
 """Factor between the planned batch and an affordable one from which short trainings tell little."""
-SWEPT = (1e-5, 10.0)
-"""Rates that are swept: of any optimizer, in `SWEEP_STEPS`."""
 SWEEP_STEPS = 85
 
 
@@ -200,7 +198,7 @@ class Fitting:
     @functools.cached_property
     def curve(self) -> LrCurve:
         """The loss over a sweep of the learning rate."""
-        rates, places = np.geomspace(*SWEPT, SWEEP_STEPS), self.order(SWEEP_STEPS)
+        rates, places = np.geomspace(*self.subject.rates, SWEEP_STEPS), self.order(SWEEP_STEPS)
         losses, state = list[float](), self.state
         for begin in range(0, SWEEP_STEPS, 17):
             part = slice(begin, begin + 17)

@@ -13,11 +13,13 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.data.feed import HostFeed
 from jaxcnn.errors import InputError
 from jaxcnn.job import Job
+from jaxcnn.training.learning_rates import batch_factor
 from jaxcnn.training.state import TrainState
 from jaxcnn.tuning.lr_curve import BACK_OFF, LrCurve, back_off_of, curve_of, first_diverged
 
-RATES = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0)}
-"""The range that is swept, by optimizer."""
+RATES = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0), "lars": (1e-2, 1e3), "lamb": (1e-5, 1.0)}
+"""The range that is swept, by optimizer. A step of lars has the rate times optim.trust_coefficient of the norm of the
+kernel at most, one of lamb the rate."""
 NUM_STEPS = 100
 WARMED = 1.5
 """Factor on the rate of the minimum for SGD in a run that warms up, which a sweep does not: by brute force on digits
@@ -82,6 +84,9 @@ def find_lr(
 def with_rate(config: TrainConfig, curve: LrCurve) -> TrainConfig:
     """Returns the config with the suggested learning rate, rounded to two digits.
 
+    A sweep finds the rate of the run's own batch. Where optim.lr_scaling multiplies optim.peak_lr, this is divided by
+    the factor, so that the run has the rate that was found.
+
     Raises:
       InputError: the curve suggests none.
     """
@@ -92,7 +97,7 @@ def with_rate(config: TrainConfig, curve: LrCurve) -> TrainConfig:
             f"{curve.sentence()}: check data, labels and loss first, or set optim.peak_lr yourself "
             f"(it is {config.optim.peak_lr:g})"
         )
-    rate = float(f"{curve.suggestion:.1e}")
+    rate = float(f"{curve.suggestion:.1e}") / batch_factor(config)
     return dataclasses.replace(config, optim=dataclasses.replace(config.optim, peak_lr=rate))
 
 

@@ -68,6 +68,8 @@ class Subject:
       reference_model: the same network, with the same variables, computing in float32. `building.subject_of` sets it;
         of a network of your own in bfloat16 give it, else nothing is compared. None: `model` computes in float32.
       num_train: examples of the whole training split, of which `train` is a sample; none: `train` is all of it.
+      rate_factor: what the run multiplies optim.peak_lr by (optim.lr_scaling); `peak_lr` is the outcome.
+      rates: lowest and highest learning rate of a sweep.
     """
 
     model: nn.Module
@@ -89,6 +91,8 @@ class Subject:
     seed: int = 0
     reference_model: nn.Module | None = None
     num_train: int | None = None
+    rate_factor: float = 1.0
+    rates: tuple[float, float] = (1e-5, 10.0)
 
     def normalise(self, images: Any) -> jax.Array:
         """Returns uint8 images as the network's input, float32."""

@@ -245,7 +245,7 @@ def learning_rate_in_range(subject: Subject) -> Finding:
         figure=f"at {told} {gain} (suggested: {curve.suggestion:.2g})",
         advice=""
         if verdict == "pass"
-        else f"The rate is too {side} optim.peak_lr to about {sane / fit.rate_scale:.1g}.",
+        else f"The rate is too {side} optim.peak_lr to about {sane / fit.rate_scale / subject.rate_factor:.1g}.",
         **common,
     )
     return bounded(fit, finding, sure=not (math.isfinite(at_planned) and 1 / LOST < planned / sane < FAR_BELOW))
