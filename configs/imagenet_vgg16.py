@@ -3,9 +3,9 @@
     jaxcnn plan --config configs/imagenet_vgg16.py --topology v5e:2x4
 
 As in torchvision's reference (references/classification; with batch norm its defaults): 90 epochs at batch 256, rate
-0.1, momentum 0.9, weight decay 1e-4, random resized crops and flips, dropout of 0.5 between the dense layers. Otherwise:
-the rate falls as a cosine after five epochs of warm-up instead of by 10 every 30 epochs, momentum is Nesterov's, biases
-and norms are not decayed, and maps are bfloat16.
+0.1, momentum 0.9, weight decay 1e-4, random resized crops and flips, dropout of 0.5 between the dense layers. Otherwise
+than there: the rate falls as a cosine after five epochs of warm-up instead of by 10 every 30 epochs, momentum is
+Nesterov's, biases and norms are not decayed, and maps are bfloat16.
 """
 
 from jaxcnn.config import (

@@ -23,7 +23,6 @@ from jaxcnn.config_reader import load_config
 from jaxcnn.data.metadata import split_sizes
 from jaxcnn.errors import InputError
 from jaxcnn.plan import compiling, kept
-from jaxcnn.plan.advice import changes_of
 from jaxcnn.plan.compiling import DoesNotFit, StepFigures
 from jaxcnn.plan.counting import model_flops
 from jaxcnn.plan.estimating import mesh_of
@@ -141,12 +140,6 @@ def test_accumulation_and_fsdp_count_in_a_plan_of_gpus(config):
     assert parts.figures.collective_bytes == 2 * one.figures.collective_bytes
     assert wide.figures.argument_bytes < one.figures.argument_bytes
     assert {each.kind for each in wide.figures.collectives} >= {"all-gather", "reduce-scatter"}
-
-
-def test_remat_is_advised_only_where_a_config_has_it(config):
-    plan = plan_of(subject_of(load_config(config)), place_named("a100:4"))
-    kinds = {change.kind for change in changes_of(plan)}
-    assert ("remat" in kinds) == hasattr(ModelConfig(), "remat")
 
 
 def test_figures_are_kept_and_so_is_a_refusal(tmp_path, monkeypatch):

@@ -179,7 +179,11 @@ def test_of_each_kind_changes_are_tried_until_one_fits():
     tried = candidates_of(REFUSED, told.append, make=_by_guess)
     flags = [each.change.flags for each in tried]
     # 4 parts were guessed to fit; with 2 GiB more they do (13.9 of 15), so 8 are not tried; fsdp cannot help.
-    assert flags == ["--optim.accumulation 4", "--train.batch-size 256 --optim.peak-lr 0.1"]
+    assert flags == [
+        "--optim.accumulation 4",
+        "--model.remat stage1 stage2",
+        "--train.batch-size 256 --optim.peak-lr 0.1",
+    ]
     assert all(each.plan.fits for each in tried)
     assert best(tried) is tried[0]
     assert told[0] == "trying --optim.accumulation 4"
@@ -192,6 +196,16 @@ def test_a_candidate_that_does_not_fit_after_all_is_followed_by_the_next():
 
     tried = [each for each in candidates_of(REFUSED, make=make) if each.change.kind == "accumulation"]
     assert [(each.change.flags[-1], each.plan.fits) for each in tried] == [("4", False), ("8", True)]
+
+
+def test_what_a_config_has_already_is_not_advised():
+    subject = SUBJECT.changed("model", remat=("stage1",)).changed("optim", lr_scaling="linear")
+    changes = list(changes_of(_plan(figures=None, needed=30 * GIB, subject=subject)))
+    assert "remat" not in {each.kind for each in changes}
+    assert "--train.batch-size 512" in {each.flags for each in changes}, "the rate follows by itself"
+    resident = dataclasses.replace(SUBJECT, kind="resident").changed("model", dtype="float32")
+    first, second, *_ = changes_of(_plan(figures=None, needed=30 * GIB, subject=resident))
+    assert (first.subject.kind, second.subject.config.model.dtype) == ("streamed", "bfloat16")
 
 
 def test_where_the_state_alone_does_not_fit_only_fsdp_is_tried():
