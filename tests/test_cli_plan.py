@@ -73,6 +73,15 @@ def test_mistakes_are_told_in_one_line(arguments, told, config, capsys):
     assert told in error
 
 
+def test_help_lists_places_and_fields(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--help"])
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert "--topology NAME" in told
+    assert "--optim.accumulation" in told
+
+
 def test_missing_libtpu_is_told_with_the_way_to_install_it(config, monkeypatch, capsys):
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "libtpu" else there(name))

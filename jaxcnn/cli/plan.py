@@ -26,7 +26,7 @@ def run(argv: Sequence[str], *, started: float) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     options.run = options.workdir or place
-    names = _places(options)
+    names = [] if {"-h", "--help"} & set(rest) else _places(options)
     # The platform is chosen once, when JAX first asks for devices; a plan needs none but the CPU's.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -75,12 +75,14 @@ def _places(options: Any) -> list[str]:
 
 def _subject(options: Any, rest: list[str], parser: argparse.ArgumentParser) -> Any:
     from jaxcnn.cli.train import parse_config
+    from jaxcnn.config import TrainConfig
     from jaxcnn.config_reader import load_config
     from jaxcnn.plan.subject import subject_of, subject_of_run
     from jaxcnn.run_folder import RunFolder
 
     if options.run is None:
-        config = parse_config(load_config(options.config), rest, parser, "jaxcnn plan")
+        default = load_config(options.config) if options.config else TrainConfig()
+        config = parse_config(default, rest, parser, "jaxcnn plan")
         return subject_of(config, options.image_size, options.classes, options.examples)
     if options.image_size or options.classes:
         raise InputError(f"--image-size and --classes are for --config alone: {options.run} has its own")
