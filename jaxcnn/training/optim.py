@@ -67,15 +67,15 @@ def _momentum(config: OptimConfig, nesterov: bool) -> optax.GradientTransformati
 def _lars_rates(coefficient: float, decay: float) -> optax.GradientTransformation:
     """λ · (g + decay · w) of each kernel, with λ = coefficient · |w| / (|g| + decay · |w|); the gradient of the others.
 
-    optax.lars divides by |g + decay · w| instead, which is no bound on the step where both point apart. λ is 1 for what
-    has no norm, a kernel or a gradient of zeros, as in MLPerf's and in optax.
+    optax.lars divides by |g + decay · w| instead, so that its step is as long where the two cancel. λ is 1 for what has
+    no norm, a kernel or a gradient of zeros, as in MLPerf's and in optax.
     """
 
     def scaled(grads: Any, params: Any) -> Any:
         def one(is_kernel: bool, grad: jax.Array, weight: jax.Array) -> jax.Array:
             if not is_kernel:
                 return grad
-            size, slope = jnp.linalg.norm(weight.ravel()), jnp.linalg.norm(grad.ravel())
+            size, slope = jnp.linalg.norm(weight), jnp.linalg.norm(grad)
             ratio = coefficient * size / (slope + decay * size)
             step = grad + decay * weight if decay else grad
             return jnp.where((size > 0) & (slope > 0), ratio, 1.0) * step
