@@ -120,7 +120,7 @@ def _run(plan: Plan) -> list[str]:
 
 def advice_lines(plan: Plan, candidates: Sequence[Candidate]) -> list[str]:
     """Returns what a person is told to change where a plan does not fit."""
-    lines = ["  what fits, each tried as above:" if candidates else "  nothing that was tried fits:"]
+    lines = ["  what was tried:" if candidates else "  nothing that was tried fits:"]
     for each in candidates:
         lines.append(f"    {each.change.flags:34s} {_outcome(each.plan)}; {each.change.means}")
     chosen = best(tuple(candidates))
