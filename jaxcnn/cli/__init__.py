@@ -23,6 +23,7 @@ from jaxcnn.processes import told_by_first
 COMMANDS = {
     "train": "train a network (the same as python train.py)",
     "preflight": "check a run before it is paid for: data, first loss, signal, learning rate, cost",
+    "plan": "whether a run fits TPUs or GPUs that are not here, what a step costs there, hours of the run",
     "sweep": "several values of some fields, several seeds: a table, a figure, the best one",
     "replay": "do a step again that was not finite, and say where it begins",
     "evaluate": "measure a run on a split",
