@@ -181,6 +181,19 @@ def test_the_fresh_process_has_only_the_packages_of_the_form(package: str) -> No
     assert f"No module named '{package}'" in said
 
 
+def test_packages_outside_of_the_interpreter_are_found_in_the_fresh_process(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as those of `pip install --user`, or on PYTHONPATH; here the interpreter itself has none."""
+    import venv
+
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(jax.__file__).parents[1]))
+    (found,) = fresh.run_fresh("stablehlo", exported, [np.zeros((1, 12, 12, 3), np.uint8)])
+    assert found.shape == (1, len(CLASSES))
+
+
 def test_a_file_that_cannot_be_loaded_is_told_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "a.stablehlo").write_bytes(b"no program")
     with pytest.raises(RunFailed, match=r"a\.stablehlo cannot be run by itself: \w+"):

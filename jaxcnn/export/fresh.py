@@ -22,7 +22,7 @@ def run_fresh(form: str, file: Path, batches: list[np.ndarray]) -> list[np.ndarr
         np.savez(images, **{str(place): batch for place, batch in enumerate(batches)})  # type: ignore[arg-type]
         reader = Path(__file__).with_name("reader.py")
         done = subprocess.run(
-            [sys.executable, "-I", str(reader), form, str(file.resolve()), str(images), str(out)],
+            [sys.executable, "-P", str(reader), form, str(file.resolve()), str(images), str(out)],
             capture_output=True,
             text=True,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},  # whatever this process holds of an accelerator

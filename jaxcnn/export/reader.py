@@ -1,4 +1,4 @@
-"""Runs an exported file where nothing of jaxcnn can be imported: `python -I reader.py FORM FILE IMAGES.npz OUT.npz`.
+"""Runs an exported file where nothing of jaxcnn can be imported: `python -P reader.py FORM FILE IMAGES.npz OUT.npz`.
 
 A program of its own, started by `fresh.py`. What is not part of the form's runtime is not found on import, as if it
 were not installed: for `stablehlo` that leaves jax with what it needs, and flatbuffers; for `onnx` onnxruntime.
