@@ -5,8 +5,8 @@
 As published (section 5.1): rate 0.1 for each 256 of the batch, five epochs of warm-up, 90 epochs, Nesterov momentum of
 0.9, weight decay of 1e-4 but not of norms, last norm scales from 0, random resized crops and flips. Otherwise than
 published: the rate falls as a cosine instead of by 10 at 30, 60 and 80 epochs, warm-up begins at 0 instead of 0.1,
-labels are smoothed by 0.1, the head's bias is not decayed, its kernel is drawn by its width instead of with a deviation of
-0.01, and maps are bfloat16. Batch norm is over the whole batch, there over 32 images.
+labels are smoothed by 0.1, the head's bias is not decayed, its kernel is drawn by its width instead of with a deviation
+of 0.01, and maps are bfloat16. Batch norm is over the whole batch, there over 32 images.
 """
 
 from jaxcnn.config import (
