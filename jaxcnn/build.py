@@ -25,7 +25,7 @@ from jaxcnn.errors import InputError
 from jaxcnn.feature_cache.points import point_of
 from jaxcnn.feature_cache.reading import Reading, cached_features
 from jaxcnn.inputs import Inputs, batches_of, feed_of, read_inputs
-from jaxcnn.job import Job, steps_of
+from jaxcnn.job import Job, check_batches, steps_of
 from jaxcnn.models.registry import describe
 from jaxcnn.models.scan import split_stages
 from jaxcnn.network import Network, build_network, has_checkpoint, load_variables
@@ -69,7 +69,7 @@ def build_job(
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     if splits is None:
         splits = processes.first_before_others(lambda: open_splits(config.data), "open the data")
-    _check_batches(config, splits, mesh)
+    check_batches(config, splits.train.num_examples, mesh.size, splits.train.name)
     shape = loader.input_shape(splits.train, config.data.image_size, config.data.channels)
     class_names = splits.train.class_names
     unmeasured = Preprocessing(shape, (0.0,) * shape[2], (1.0,) * shape[2], _order(shape), config.data.crop_share)
@@ -205,33 +205,6 @@ def _check_steps(phases: tuple[Phase, ...], steps_per_epoch: float, total_steps:
                 f"unfreeze: the phase from epoch {phase.epoch:g} has no step before the next or the end of the run "
                 f"(an epoch has {steps_per_epoch:g} steps)"
             )
-
-
-def _check_batches(config: TrainConfig, splits: Splits, mesh: Mesh) -> None:
-    size, parts = config.train.batch_size, config.optim.accumulation
-    if size > splits.train.num_examples:
-        raise InputError(
-            f"train.batch_size={size} is larger than {splits.train.name} ({splits.train.num_examples} examples)"
-        )
-    if size % parts:
-        raise InputError(f"optim.accumulation={parts} must divide train.batch_size={size}")
-    if config.train.class_weights != "none" and config.data.sampling == "balanced":
-        raise InputError(
-            f"train.class_weights={config.train.class_weights!r} and data.sampling='balanced' would correct the same "
-            "imbalance twice: choose one"
-        )
-    virtual = config.model.virtual_batch_size
-    if virtual is not None and config.mesh.batch_norm == "device":
-        raise InputError(f"mesh.batch_norm='device' and model.virtual_batch_size={virtual}: choose one")
-    if virtual is not None and (size // parts) % virtual:
-        raise InputError(
-            f"model.virtual_batch_size={virtual} must divide train.batch_size={size}, and each of its {parts} parts"
-        )
-    if (size // parts) % mesh.size or config.evaluation.batch_size % mesh.size:
-        raise InputError(
-            f"train.batch_size={size} (in {parts} parts) and evaluation.batch_size={config.evaluation.batch_size} "
-            f"must be multiples of the {mesh.size} devices"
-        )
 
 
 def _devices_told(config: TrainConfig, network: Network, mesh: Mesh) -> str:

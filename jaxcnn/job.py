@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxcnn import mesh as meshes
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.feed import Batches, Feed
+from jaxcnn.errors import InputError
 from jaxcnn.evaluation import Measured
 from jaxcnn.inputs import Inputs
 from jaxcnn.network import Network
@@ -132,3 +133,37 @@ class Job:
 def steps_of(epochs: float, steps_per_epoch: float) -> int:
     """Steps after which so many epochs are complete; at least one."""
     return max(1, math.ceil(epochs * steps_per_epoch - 1e-9))
+
+
+def check_batches(
+    config: TrainConfig, num_train: int, devices: int, called: str = "the training split", device: str = "device"
+) -> None:
+    """Raises InputError for batches that do not fit the data, their parts or the devices.
+
+    Args:
+      config: of the run.
+      num_train: examples that it trains on.
+      devices: how many there are.
+      called, device: how the training split, and one of the devices, are called.
+    """
+    size, parts, virtual = config.train.batch_size, config.optim.accumulation, config.model.virtual_batch_size
+    if size > num_train:
+        raise InputError(f"train.batch_size={size} is larger than {called} ({num_train} examples)")
+    if size % parts:
+        raise InputError(f"optim.accumulation={parts} must divide train.batch_size={size}")
+    if config.train.class_weights != "none" and config.data.sampling == "balanced":
+        raise InputError(
+            f"train.class_weights={config.train.class_weights!r} and data.sampling='balanced' would correct the same "
+            "imbalance twice: choose one"
+        )
+    if virtual is not None and config.mesh.batch_norm == "device":
+        raise InputError(f"mesh.batch_norm='device' and model.virtual_batch_size={virtual}: choose one")
+    told = f"train.batch_size={size}{f' (in {parts} parts)' if parts > 1 else ''}"
+    if virtual is not None and (size // parts) % virtual:
+        each = f", and each of its {parts} parts" if parts > 1 else ""
+        raise InputError(f"model.virtual_batch_size={virtual} must divide train.batch_size={size}{each}")
+    if (size // parts) % devices or config.evaluation.batch_size % devices:
+        raise InputError(
+            f"{told} and evaluation.batch_size={config.evaluation.batch_size} must be multiples of the {devices} "
+            f"{device}s"
+        )

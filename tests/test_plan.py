@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from jaxcnn.config import LoopConfig, ModelConfig, TrainConfig
+from jaxcnn.config import LoopConfig, MeshConfig, ModelConfig, TrainConfig
 from jaxcnn.errors import InputError
-from jaxcnn.plan import StepFigures, collective_bytes, compiling, plan_step, topology_mesh
+from jaxcnn.plan import StepFigures, collective_bytes, compiling, plan_step, topology, topology_mesh
 
 TINY = TrainConfig(model=ModelConfig(name="resnet8", width=8, dtype="bfloat16"), train=LoopConfig(batch_size=16))
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
@@ -39,6 +39,13 @@ def test_errors_of_libtpu_become_one_line(monkeypatch):
     monkeypatch.setattr(topologies, "get_topology_desc", _raised("ABORTED: multi-process lockfile"))
     with pytest.raises(InputError, match="ALLOW_MULTIPLE_LIBTPU_LOAD=1"):
         topology_mesh("v5e:2x4")
+
+
+def test_chips_that_a_mesh_leaves_idle_are_refused(monkeypatch):
+    """Figures are a chip's share of all of them: with half of the chips idle each would be wrong by two."""
+    monkeypatch.setattr(topology, "described_devices", lambda name: [object()] * 4)
+    with pytest.raises(InputError, match=r"mesh\.data=2 x mesh\.fsdp=1 is not the 4 chips of v5e:2x2"):
+        topology_mesh("v5e:2x2", MeshConfig(data=2))
 
 
 def test_a_batch_that_the_chips_cannot_share_is_told(monkeypatch):

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from jaxcnn.config import LoopConfig, ModelConfig, OptimConfig, Preprocessing, TrainConfig
+from jaxcnn.config import DataConfig, LoopConfig, ModelConfig, OptimConfig, Preprocessing, TrainConfig
 from jaxcnn.errors import InputError
+from jaxcnn.job import check_batches
 from jaxcnn.plan.advice import best, candidates_of, changes_of, fewest_chips
 from jaxcnn.plan.chips import GIB, GPUS, TPUS, chip_named
 from jaxcnn.plan.compiling import StepFigures, needed_bytes
@@ -13,7 +14,7 @@ from jaxcnn.plan.planning import Plan
 from jaxcnn.plan.program import Collective
 from jaxcnn.plan.rendering import advice_lines, lines_of, to_json
 from jaxcnn.plan.roofline import roofline
-from jaxcnn.plan.subject import Subject, check_batches
+from jaxcnn.plan.subject import Subject
 from jaxcnn.plan.topology import place_named
 
 CONFIG = TrainConfig(
@@ -143,11 +144,16 @@ def test_every_chip_says_where_its_figures_are_published():
         ({"optim": OptimConfig(accumulation=256)}, r"1024 \(in 256 parts\)"),
         ({"optim": OptimConfig(accumulation=3)}, "accumulation=3 must divide"),
         ({"train": LoopConfig(batch_size=200_000)}, "larger than the training split"),
+        ({"model": ModelConfig(virtual_batch_size=48)}, "virtual_batch_size=48 must divide"),
+        (
+            {"train": LoopConfig(batch_size=1024, class_weights="balanced"), "data": DataConfig(sampling="balanced")},
+            "twice",
+        ),
     ],
 )
 def test_batches_that_a_run_would_refuse_are_refused(changes, told):
     with pytest.raises(InputError, match=told):
-        check_batches(dataclasses.replace(CONFIG, **changes), 102_400, 8)
+        check_batches(dataclasses.replace(CONFIG, **changes), 102_400, 8, device="chip")
 
 
 REFUSED = _plan(figures=None, needed=79 * GIB // 2)

@@ -12,13 +12,12 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from jaxcnn.config import MeshConfig
-from jaxcnn.errors import InputError
 from jaxcnn.mesh import AXES
 from jaxcnn.plan.compiling import StepFigures
 from jaxcnn.plan.counting import countable_phase
 from jaxcnn.plan.program import Collective
 from jaxcnn.plan.subject import Planned, bytes_of_a_chip
-from jaxcnn.plan.topology import Place
+from jaxcnn.plan.topology import Place, axes_over
 from jaxcnn.runtime import compiler_options
 
 _COUNTED = 8
@@ -31,10 +30,7 @@ def mesh_of(place: Place, config: MeshConfig) -> Any:
     Raises:
       InputError: the axes are not of so many chips.
     """
-    fsdp = config.fsdp
-    data = config.data or place.chips // fsdp
-    if data * fsdp != place.chips:
-        raise InputError(f"mesh.data={config.data} x mesh.fsdp={fsdp} is not the {place.chips} chip(s) of {place.name}")
+    data, fsdp = axes_over(place.name, place.chips, config)
     return AbstractMesh((data, fsdp), AXES)
 
 

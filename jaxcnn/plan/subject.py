@@ -19,7 +19,7 @@ from jaxcnn.data.metadata import image_shape_and_classes, split_sizes
 from jaxcnn.data.order import TrainingOrder
 from jaxcnn.errors import InputError
 from jaxcnn.inputs import Inputs, choose_loader, training_images, training_transform
-from jaxcnn.job import Job, steps_of
+from jaxcnn.job import Job, check_batches, steps_of
 from jaxcnn.network import Network, build_network
 from jaxcnn.phases import make_phases
 from jaxcnn.run_folder import RunFolder
@@ -124,20 +124,6 @@ def _kept_shape(config: TrainConfig, network: Network, split: str) -> tuple[int,
     return training_images(config, network.preprocessing)[0] if split == "train" else network.measured_on[0]
 
 
-def check_batches(config: TrainConfig, examples: int, chips: int) -> None:
-    """Raises InputError for batches that do not fit the data or the chips, as a run would."""
-    size, parts = config.train.batch_size, config.optim.accumulation
-    if size > examples:
-        raise InputError(f"train.batch_size={size} is larger than the training split ({examples} examples)")
-    if size % parts:
-        raise InputError(f"optim.accumulation={parts} must divide train.batch_size={size}")
-    if (size // parts) % chips or config.evaluation.batch_size % chips:
-        raise InputError(
-            f"train.batch_size={size} (in {parts} parts) and evaluation.batch_size={config.evaluation.batch_size} "
-            f"must be multiples of the {chips} chips"
-        )
-
-
 @dataclass(frozen=True)
 class Planned:
     """A run of which nothing is there.
@@ -166,7 +152,7 @@ def planned_on(subject: Subject, mesh: Mesh) -> Planned:
       InputError: batches that do not fit, or as `make_phases` and `state_placements`.
     """
     config, network, num_train = subject.config, subject.network, subject.examples["train"]
-    check_batches(config, num_train, mesh.size)
+    check_batches(config, num_train, mesh.size, device="chip")
     size, total_steps = config.train.batch_size, subject.total_steps
     steps_per_epoch = num_train / size
     schedule = make_schedule(config.schedule, peak_rate(config), total_steps, steps_per_epoch)

@@ -113,9 +113,28 @@ def described_devices(topology: str) -> list[Any]:
 
 
 def topology_mesh(topology: str, config: MeshConfig | None = None) -> Mesh:
-    """Returns the mesh of `mesh.py` over the described chips, to compile for; raises as `described_devices`."""
-    devices, config = described_devices(topology), config or MeshConfig()
-    return meshes.make_mesh(config.data, config.fsdp, devices)
+    """Returns the mesh of `mesh.py` over the described chips, to compile for.
+
+    Raises:
+      InputError: the axes of the config are not of so many chips, or as `described_devices`.
+    """
+    devices = described_devices(topology)
+    return meshes.make_mesh(*axes_over(topology, len(devices), config or MeshConfig()), devices)
+
+
+def axes_over(name: str, chips: int, config: MeshConfig) -> tuple[int, int]:
+    """Returns (data, fsdp) over all chips of a place: those that a run leaves idle are paid for too.
+
+    Raises:
+      InputError: the axes are not of so many chips.
+    """
+    data = config.data or chips // config.fsdp
+    if data * config.fsdp != chips:
+        told = f"mesh.fsdp={config.fsdp} must divide" if config.data is None else (
+            f"mesh.data={config.data} x mesh.fsdp={config.fsdp} is not"
+        )  # fmt: skip
+        raise InputError(f"{told} the {chips} chip{'s' if chips > 1 else ''} of {name}")
+    return data, config.fsdp
 
 
 def usable_bytes(device: Any) -> int:
