@@ -209,18 +209,18 @@ def _check_steps(phases: tuple[Phase, ...], steps_per_epoch: float, total_steps:
 
 def _devices_told(config: TrainConfig, network: Network, mesh: Mesh) -> str:
     """Devices, what each holds, and which images share batch statistics."""
-    device = mesh.devices.flat[0]
+    device, (size, parts) = mesh.devices.flat[0], (config.train.batch_size, config.optim.accumulation)
     told = f"devices: {mesh.size} x {device.device_kind} ({device.platform})"
-    if mesh.size == 1:
-        return told
-    data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
-    told += f", mesh data {data} x fsdp {fsdp}; {config.train.batch_size // mesh.size} images of a batch each"
-    if network.shapes["batch_stats"]:
-        shared = (
-            on_devices(config, mesh.size).virtual_batch_size or config.train.batch_size // config.optim.accumulation
+    if mesh.size > 1:
+        told += (
+            f", mesh data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']}; {size // mesh.size} images of a batch each"
         )
+    if parts > 1:
+        told += f"; a batch goes in {parts} parts of {size // parts} images"
+    shared = on_devices(config, mesh.size).virtual_batch_size or size // parts
+    if network.shapes["batch_stats"] and (mesh.size > 1 or shared < size):
         told += f"; batch norm over {shared} images"
-        if config.mesh.batch_norm == "device":
+        if mesh.size > 1 and config.mesh.batch_norm == "device":
             told += " (those of a device: another number of devices gives other results)"
     return told
 

@@ -201,6 +201,23 @@ def test_a_run_has_the_scaled_rate_and_says_so(tiny_config: TrainConfig, caplog,
     assert "needs a warm-up" not in caplog.text
 
 
+def test_a_run_says_over_how_many_images_its_batch_norm_is(tiny_config: TrainConfig, caplog, monkeypatch) -> None:
+    """On one device too: parts of a batch have statistics of their own."""
+    monkeypatch.setattr(logging.getLogger("jaxcnn"), "propagate", True)
+    caplog.set_level("INFO", logger="jaxcnn")
+    parts = with_fields(tiny_config, optim__accumulation=4)
+    build_job(with_fields(parts, mesh__data=1))
+    assert "a batch goes in 4 parts of 8 images; batch norm over 8 images" in caplog.text
+    caplog.clear()
+    build_job(with_fields(parts, mesh__data=1, model__norm="none"))
+    assert "a batch goes in 4 parts of 8 images" in caplog.text
+    assert "batch norm over" not in caplog.text
+    caplog.clear()
+    build_job(with_fields(tiny_config, mesh__data=1))
+    assert "parts" not in caplog.text
+    assert "batch norm over" not in caplog.text
+
+
 @pytest.mark.parametrize("rule", ["none", "linear", "sqrt"])
 def test_what_the_finder_writes_gives_the_rate_that_it_found(rule: str) -> None:
     rates = np.geomspace(1e-3, 10, 60)

@@ -102,8 +102,8 @@ def memory_and_time(job: Job) -> Finding:
 
 
 _MEMORY_ADVICE = (
-    "Set optim.accumulation above 1 or a smaller train.batch_size, model.dtype=bfloat16, or data.loader=streamed, "
-    "which keeps no images on the device."
+    "Set optim.accumulation above 1, model.remat=all, a smaller train.batch_size, model.dtype=bfloat16, or "
+    "data.loader=streamed, which keeps no images on the device."
 )
 
 
