@@ -119,12 +119,14 @@ def _run(plan: Plan) -> list[str]:
 
 
 def advice_lines(plan: Plan, candidates: Sequence[Candidate]) -> list[str]:
-    """Returns what a person is told to change where a plan does not fit."""
-    lines = ["  what was tried:" if candidates else "  nothing that was tried fits:"]
+    """Returns what a person is told of changes: which were tried, and which makes the shortest run."""
+    lines = ["  what was tried:" if candidates else "  nothing was tried: no change is expected to make it fit"]
     for each in candidates:
         lines.append(f"    {each.change.flags:34s} {_outcome(each.plan)}; {each.change.means}")
     chosen = best(tuple(candidates))
-    if chosen is not None:
+    if plan.fits and (chosen is None or chosen.plan.run_seconds >= plan.run_seconds):
+        lines.append("  shortest run that fits: as it is")
+    elif chosen is not None:
         lines.append(f"  shortest run that fits: {chosen.change.flags}")
     elif (chips := fewest_chips(plan)) is not None:
         lines.append(f"  or more chips: {chips} of these hold the batch, if all but the state is divided over them")

@@ -22,6 +22,8 @@ from jaxcnn.errors import InputError
 from jaxcnn.plan.chips import GIB, Chip, chip_named
 
 _TOPOLOGY = "a generation and the chips along each axis, such as v5e:2x4, v5e:16x16, v4:2x2x4, v5p:2x2x1 or v6e:2x4"
+_LONGEST = 16
+"""Chips along an axis of the largest slice of v5e and v6e, a pod of 16x16; libtpu describes longer ones too."""
 _AVAILABLE = re.compile(r"available HBM \(([\d.]+)([KMGT]?)\)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
@@ -81,7 +83,10 @@ def place_named(name: str) -> Place:
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+", shape) or shape.count("x") + 1 != axes:
         example = f"{chip.name}:2x2x1" if axes == 3 else f"{chip.name}:2x4"
         raise InputError(f"topology={name!r}: a slice of {chip.name} has {axes} axes, such as {example}")
-    return Place(name, chip, tuple(map(int, shape.split("x"))))
+    lengths = tuple(map(int, shape.split("x")))
+    if axes == 2 and max(lengths) > _LONGEST:
+        raise InputError(f"topology={name!r}: a slice of {chip.name} has at most {_LONGEST} chips along an axis")
+    return Place(name, chip, lengths)
 
 
 def described_devices(topology: str) -> list[Any]:
