@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jaxcnn.errors import EXIT_AT_ONCE, EXIT_INTERNAL, EXIT_INTERRUPTED, Interrupted
+from jaxcnn.errors import EXIT_AT_ONCE, EXIT_INTERNAL, EXIT_INTERRUPTED, InputError, Interrupted, RunFailed
+from jaxcnn.processes import announce
 from jaxcnn.whole import remove_parts
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -104,6 +105,13 @@ class StopRequest:
         try:
             self.check()
             yield
+        except (InputError, RunFailed):
+            raise
+        except Exception:  # the signal has reached programs that it needs too, such as the assembler of a GPU
+            if not self.requested or self._answered:
+                raise
+            self.answered()
+            raise Interrupted(leave()) from None
         finally:
             self._go_to(self._places[:-1])
 
@@ -204,4 +212,5 @@ def end_process(line: str, code: int, end: Callable[[int], Any] = os._exit) -> N
         sys.stdout.flush()
     with contextlib.suppress(Exception):
         print(" ".join(line.split("\n")), file=sys.stderr, flush=True)
+    announce(code, line)
     end(code)

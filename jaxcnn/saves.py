@@ -65,8 +65,10 @@ class Saves:
             return f"interrupted before the first step: there is nothing to save; go on with: {going_on(self._folder)}"
         step, evaluated = self._saved
         where = f"step {step} of {self._job.total_steps}"
-        if step == self._job.total_steps or self.progress.stopped_early:
-            where += ", before its result was measured" if evaluated else ", before its last evaluation"
+        if not evaluated and self.progress.timing is not None:
+            where += ", before the evaluation there"
+        elif step == self._job.total_steps or self.progress.stopped_early:
+            where += ", before the result was measured"
         return f"interrupted and saved at {where}; go on with: {going_on(self._folder)}"
 
     def best(self, step: int, state: TrainState) -> tuple[int, TrainState, int]:

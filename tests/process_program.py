@@ -1,17 +1,22 @@
 """What tests run in several processes: PART and the options that `tests.processes.start_together` adds."""
 
 import argparse
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
+import warnings
 from typing import Any
 
 from jaxcnn import processes, runtime
 from jaxcnn.cli import guarded
 from jaxcnn.errors import InputError, Interrupted, RunFailed
+from jaxcnn.interruption import StopRequest
 
 PATIENCE_SECONDS = 6.0
+STOP = StopRequest()
 
 
 def main() -> int:
@@ -20,7 +25,7 @@ def main() -> int:
     parser.add_argument("part", choices=PARTS)
     processes.add_options(parser)
     options = parser.parse_args()
-    with processes.joined(processes.launch_of(options), patience=PATIENCE_SECONDS):
+    with STOP, processes.joined(processes.launch_of(options), patience=PATIENCE_SECONDS):
         processes.advise("start again with --resume auto")
         result = PARTS[options.part]()
     print(json.dumps({**result, "first_afterwards": processes.is_first()}))
@@ -95,8 +100,10 @@ def working(at_step: Any = lambda step: None) -> dict[str, Any]:
 
 def with_a_reader() -> dict[str, Any]:
     """The same with a forked child that outlives its parent for a while, as readers of data do."""
+    warnings.simplefilter("ignore")  # of forks beside threads
     if os.fork() == 0:
-        time.sleep(20)
+        os.closerange(0, 3)
+        time.sleep(15)
         os._exit(0)
     return working()
 
@@ -117,6 +124,16 @@ def interrupted() -> dict[str, Any]:
     return working(lambda step: fail(Interrupted("saved at step 2")) if step == 2 else None)
 
 
+def compiling() -> dict[str, Any]:
+    """As in the compiler: the main thread does not come to the handlers of signals, nor to anything else."""
+    signal.siginterrupt(signal.SIGTERM, False)
+    never, _ = os.pipe()
+    with STOP.anywhere(lambda: "nothing to save", at_once=True):
+        print("compiles", flush=True)
+        ctypes.CDLL(None).read(never, ctypes.create_string_buffer(1), 1)
+    return {}
+
+
 def one_ends_early() -> dict[str, Any]:
     if processes.index() == 0:
         processes.agree(1, "what only one asks")
@@ -126,7 +143,8 @@ def one_ends_early() -> dict[str, Any]:
 PARTS = {
     function.__name__: function
     for function in (
-        agreeing, working, with_a_reader, bug_in_one, mistake_in_one, mistake_in_all, interrupted, one_ends_early
+        agreeing, working, with_a_reader, bug_in_one, mistake_in_one, mistake_in_all, interrupted, compiling,
+        one_ends_early,
     )
 }  # fmt: skip
 

@@ -108,9 +108,11 @@ def test_a_stop_that_a_library_swallows_ends_the_command_all_the_same() -> None:
     from jaxcnn.errors import Interrupted
     from jaxcnn.interruption import StopRequest
 
-    with StopRequest() as stop:
-        stop.immediate = True
-        with contextlib.suppress(Exception):
-            os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(Interrupted, match="before the first step"):
+    def command(stop: StopRequest) -> None:
+        with stop.anywhere(lambda: "nothing is lost", at_once=True):
+            with contextlib.suppress(BaseException):
+                os.kill(os.getpid(), signal.SIGINT)
             stop.check()
+
+    with StopRequest() as stop, pytest.raises(Interrupted, match="nothing is lost"):
+        command(stop)

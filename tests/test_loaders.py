@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,10 +43,15 @@ def batches_of(feed) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
+def placed(tree: Any, batch_size: int) -> Any:
+    assert all(leaf.shape[1] == batch_size for leaf in jax.tree.leaves(tree))
+    return jax.device_put(tree)
+
+
 def test_both_feeds_give_the_same_batches() -> None:
     order = TrainingOrder(30, 8, 5)
     resident = batches_of(ResidentFeed(Arrays(IMAGES, LABELS), order, 4, jax.device_put))
-    host = batches_of(HostFeed(SOURCE, order, CentreCrop((6, 6, 3)), 20, 4, 0, jax.device_put))
+    host = batches_of(HostFeed(SOURCE, order, CentreCrop((6, 6, 3)), 20, 4, 0, placed))
     for (images, labels), (others, other_labels) in zip(resident, host, strict=True):
         np.testing.assert_array_equal(images, others)
         np.testing.assert_array_equal(labels, other_labels)
@@ -166,3 +172,26 @@ def test_a_run_whose_decoder_is_slow_says_that_the_device_waited(streamed_config
     monkeypatch.setattr(CentreCrop, "__call__", slow)
     folder = run_of(with_fields(streamed_config, train__epochs=1.0), tmp_path / "run")
     assert folder.metrics()[0]["data_wait_share"] > 0.5
+
+
+def test_each_of_three_processes_decodes_its_part_of_a_batch() -> None:
+    order = TrainingOrder(30, 6, 5)
+
+    def stacked(tree: Any, batch_size: int) -> Any:
+        return tree
+
+    feeds = [HostFeed(SOURCE, order, CentreCrop((6, 6, 3)), 20, 4, 0, stacked, (part, 3)) for part in range(3)]
+    parts = [feed.inputs(3, 2) for feed in feeds]
+    for feed in feeds:
+        feed.close()
+    assert [part.images.shape[1] for part in parts] == [2, 2, 2]
+    labels = np.concatenate([part.labels[:2] for part in parts], axis=1)
+    np.testing.assert_array_equal(labels, LABELS[order(3, 2)])
+
+
+def test_each_of_two_processes_decodes_its_part_of_an_evaluation() -> None:
+    whole = list(HostBatches(SOURCE, CentreCrop((6, 6, 3))).batches(8))
+    parts = [list(HostBatches(SOURCE, CentreCrop((6, 6, 3)), (part, 2)).batches(8)) for part in range(2)]
+    for (batch, mask), *halves in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(batch.images, np.concatenate([half.images for half, _ in halves]))
+        assert all((own == mask).all() for _, own in halves)

@@ -7,13 +7,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jaxcnn.build import build_job
+from jaxcnn.cli import main
 from jaxcnn.config import (
     DataConfig,
     EvaluationConfig,
@@ -24,7 +27,8 @@ from jaxcnn.config import (
     TrainConfig,
 )
 from jaxcnn.data.loader import Arrays
-from jaxcnn.errors import Interrupted
+from jaxcnn.errors import InputError, Interrupted
+from jaxcnn.feature_cache.files import FeatureFile
 from jaxcnn.interruption import StopRequest
 from jaxcnn.job import Job
 from jaxcnn.loop import train
@@ -72,7 +76,12 @@ def folder_of(path: Path, job: Job) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def whole(digits_dir, tmp_path_factory) -> tuple[Job, dict[str, Any]]:
+def finished(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("preemption") / "whole"
+
+
+@pytest.fixture(scope="module")
+def whole(digits_dir, finished) -> tuple[Job, dict[str, Any]]:
     """A job, and what an uninterrupted run of it leaves."""
     data = DataConfig(
         data_dir=digits_dir, train_split="train[:100]", validation_split="validation[:70]", test_split="test[:50]"
@@ -86,7 +95,7 @@ def whole(digits_dir, tmp_path_factory) -> tuple[Job, dict[str, Any]]:
         evaluation=EvaluationConfig(batch_size=32, train_examples=0),
     )
     job = build_job(config)
-    folder = folder_of(tmp_path_factory.mktemp("preemption") / "whole", job)
+    folder = folder_of(finished, job)
     train(job, folder, StopRequest())
     return job, fingerprint(folder.path)
 
@@ -134,12 +143,11 @@ def test_a_stop_between_the_batches_of_an_evaluation_saves_the_state_before_it(w
     assert all(rate > 0 for rate in rates)  # also of the steps before the evaluation that was broken off
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_while_an_evaluation_hangs_in_the_device_saves_too(whole, tmp_path, listening, number, capsys) -> None:
+def test_a_signal_while_an_evaluation_hangs_in_the_device_saves_too(whole, tmp_path, listening, capsys) -> None:
     job, expected = whole
     run = folder_of(tmp_path / "run", job)
     with pytest.raises(Ended):
-        train(with_split(job, "validation", 1, lambda: listening.stuck(number)), run, listening.stop)
+        train(with_split(job, "validation", 1, lambda: listening.stuck(signal.SIGUSR1)), run, listening.stop)
     assert listening.codes == [75]
     assert steps_in(capsys.readouterr().err) == job.step_of(1.0)
     train(job, RunFolder(run.path), StopRequest())
@@ -198,10 +206,43 @@ def test_a_signal_while_the_result_is_measured_loses_nothing(whole, tmp_path, li
     with pytest.raises(Ended):
         train(with_split(job, "test", 0, lambda: listening.stuck(signal.SIGTERM)), run, listening.stop)
     assert listening.codes == [75]
-    assert "before its result was measured" in capsys.readouterr().err
+    assert "before the result was measured" in capsys.readouterr().err
     assert run.result() is None
     train(job, RunFolder(run.path), StopRequest())
     same(expected, fingerprint(run.path))
+
+
+def test_a_signal_while_workers_are_slow_saves_the_steps_before(
+    whole, tmp_path, listening, capsys, monkeypatch
+) -> None:
+    job, expected = whole
+    run = folder_of(tmp_path / "run", job)
+    inputs = type(job.feed).inputs
+
+    def slow(self: Any, first_step: int, num_steps: int) -> Any:
+        if first_step == 3:  # the steps before are under way
+            listening.stuck(signal.SIGTERM)
+        return inputs(self, first_step, num_steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxcnn.pace.Pace.steps", property(lambda self: 1, lambda self, steps: None), raising=False)
+        patch.setattr(type(job.feed), "inputs", slow)
+        with pytest.raises(Ended):
+            train(job, run, listening.stop)
+    assert listening.codes == [75]
+    assert steps_in(capsys.readouterr().err) == 3
+    train(job, RunFolder(run.path), StopRequest())
+    same(expected, fingerprint(run.path))
+
+
+def test_features_that_were_not_all_computed_leave_no_file(tmp_path: Path) -> None:
+    def parts() -> Iterator[np.ndarray]:
+        yield np.ones((2, 3), np.float32)
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        FeatureFile(tmp_path / "key.npy", (4, 3), np.dtype(np.float32)).write(parts(), {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_more_signals_during_the_save_change_nothing(whole, tmp_path, listening, monkeypatch) -> None:
@@ -234,6 +275,28 @@ def test_more_signals_during_the_save_change_nothing(whole, tmp_path, listening,
     same(expected, fingerprint(run.path))
 
 
+def test_the_line_of_a_scheduler_tells_the_result_of_a_finished_run_without_its_data(whole, finished, capsys) -> None:
+    line = ["train", "--workdir", str(finished), "--resume", "auto", "--find-lr", "--preflight"]
+    assert main([*line, "--data.data-dir", "/nowhere"]) == 0
+    assert f"figures: {finished / 'result.json'}" in capsys.readouterr().out
+
+
+def test_the_line_of_a_scheduler_with_another_config_is_a_mistake_that_it_must_not_try_again(whole, finished, capsys):
+    assert main(["train", "--workdir", str(finished), "--resume", "auto", "--train.epochs", "5"]) == 2
+    assert "was started with train.epochs=2.0, not 5.0: resume it as it is" in capsys.readouterr().err
+
+
+def test_a_start_waits_for_the_one_before_it_which_is_still_saving(whole, finished) -> None:
+    run = RunFolder(finished)
+    with ExitStack() as before:
+        before.enter_context(run.locked())
+        with pytest.raises(InputError, match="another process"), run.locked():
+            pass
+        threading.Timer(0.3, before.close).start()
+        with run.locked(wait_seconds=10):
+            pass
+
+
 def test_only_a_second_ctrl_c_ends_at_once_and_also_in_the_compiler(listening) -> None:
     with pytest.raises((Ended, KeyboardInterrupt)):
         listening.stuck(signal.SIGTERM, signal.SIGINT, signal.SIGINT)
@@ -257,6 +320,22 @@ def test_a_place_left_at_once_throws_the_main_thread_out_of_it_once(listening) -
         work()
     assert cleaned == [True]
     assert listening.codes == []
+
+
+def test_what_fails_after_a_signal_is_an_interruption_and_a_mistake_of_the_user_is_none(listening) -> None:
+    """The signal of a scheduler reaches all processes of a job, also those that a compiler has started."""
+
+    def fail(error: Exception) -> None:
+        with listening.stop.anywhere(lambda: "saved"):
+            raise error
+
+    with pytest.raises(RuntimeError, match="assembler"):
+        fail(RuntimeError("the assembler was killed"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(InputError, match="mistake"):
+        fail(InputError("a mistake"))
+    with pytest.raises(Interrupted, match="saved"):
+        fail(RuntimeError("the assembler was killed"))
 
 
 def test_in_between_nobody_ends_the_run_but_itself(listening) -> None:
@@ -294,9 +373,9 @@ class Session:
         self.reader = threading.Thread(target=lambda: self.lines.extend(iter(self.process.stderr.readline, "")))
         self.reader.start()
 
-    def wait_for(self, what: str) -> None:
+    def wait_for(self, what: str, times: int) -> None:
         pattern = re.compile(what)
-        while not any(pattern.search(line) for line in list(self.lines)) and self.process.poll() is None:
+        while what and sum(map(bool, map(pattern.search, list(self.lines)))) < times and self.process.poll() is None:
             time.sleep(0.005)
 
     def phase(self) -> str:
@@ -319,29 +398,29 @@ class Session:
         return moment, phase, seconds, code, (self.lines or [""])[-1].strip()
 
 
-def moments(rng: random.Random) -> list[tuple[str, str, float]]:
-    """Twenty (what to wait for, with which compilation cache, seconds after it)."""
-    spread = [("", "warm", rng.uniform(0.3, 6.0)) for _ in range(6)]
-    spread += [("^run:", "cold", rng.uniform(0.0, 4.0)) for _ in range(4)]
-    spread += [("^run:", "warm", rng.uniform(0.5, 7.0)) for _ in range(6)]
+def moments(rng: random.Random) -> list[tuple[str, int, str, float]]:
+    """Twenty (what to wait for, how often, with which compilation cache, seconds after it)."""
+    spread = [("", 1, "warm", rng.uniform(0.3, 6.0)) for _ in range(5)]
+    spread += [("^run:", 1, "cold", rng.uniform(0.0, 4.0)) for _ in range(3)]
+    spread += [("^epoch ", rng.randint(1, 2), "warm", rng.uniform(0.0, 3.0)) for _ in range(8)]
     rng.shuffle(spread)
-    return spread + [(r"step  *TOTAL |going on from step TOTAL", "warm", rng.uniform(0.0, 2.5)) for _ in range(4)]
+    return spread + [("step  *TOTAL |going on from step TOTAL", 1, "warm", rng.uniform(0.0, 2.5)) for _ in range(4)]
 
 
 @pytest.mark.slow
 def test_twenty_signals_at_random_moments_are_twenty_clean_exits_and_change_nothing(tiny_config, tmp_path, capsys):
     config = with_fields(
         replace(tiny_config, data=replace(tiny_config.data, train_split="train[:2000]", validation_split="validation")),
-        train__epochs=30.0, evaluation__batch_size=2, evaluation__train_examples=128, train__save_every_epochs=3,
+        train__epochs=24.0, evaluation__batch_size=2, evaluation__train_examples=128, train__save_every_epochs=3,
         train__max_steps_per_dispatch=64, model__dropout=0.2, optim__ema_decay=0.9,
     )  # fmt: skip
     expected, total = uninterrupted(config, tmp_path)
     rows, run = [], tmp_path / "parts"
     file = tmp_path / "whole.py"
-    for number, (until, cache, seconds) in enumerate(moments(random.Random(9))):
+    for number, (until, times, cache, seconds) in enumerate(moments(random.Random(9))):
         folder = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / f"xla{number}")} if cache == "cold" else {}
         session = Session(start("--config", file, "--workdir", run, "--resume", "auto", environment=folder))
-        session.wait_for(until.replace("TOTAL", str(total)))
+        session.wait_for(until.replace("TOTAL", str(total)), times)
         time.sleep(seconds)
         rows.append(session.stop())
         assert not list(tmp_path.glob(".parts*")), "a half-made folder is left"

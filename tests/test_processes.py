@@ -102,6 +102,13 @@ def test_where_no_cluster_is_found_the_flags_are_named(no_cluster: pytest.Monkey
         detect(None, None, None)
 
 
+def test_kubernetes_without_its_package_is_told_with_the_command(no_cluster: pytest.MonkeyPatch) -> None:
+    no_cluster.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    no_cluster.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "jax\[k8s\]"'):
+        detect(None, None, None)
+
+
 def test_tasks_that_would_each_train_alone_are_warned(no_cluster: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     no_cluster.setattr("logging.Logger.warning", lambda self, text: said.append(text))
@@ -316,6 +323,13 @@ def test_processes_that_leave_together_part_in_peace() -> None:
     assert others.heard == [{"all_left": "line 0"}]
 
 
+def test_one_that_says_it_ends_at_this_moment_ends_all_with_its_line() -> None:
+    others = Others()
+    others.hub.receive(2, {"left": EXIT_INTERRUPTED, "line": "interrupted before the first step", "now": True})
+    line = "process 2 on node2 (pid 102) has ended: interrupted before the first step"
+    assert others.verdicts() == [{"index": 2, "line": line, "code": EXIT_INTERRUPTED}]
+
+
 def test_one_that_fails_at_its_end_gives_the_others_its_code() -> None:
     others = Others()
     for index, code in ((1, 0), (2, 0), (0, 1)):
@@ -508,6 +522,18 @@ def test_what_ends_all_is_told_by_the_first_alone(part: str, line: str, code: in
     assert [end.code for end in ends] == [code] * 3
     assert ends[0].lines[-1] == line
     assert not ends[1].lines + ends[2].lines
+
+
+@pytest.mark.slow
+def test_an_interruption_heard_by_one_process_while_another_compiles_ends_both() -> None:
+    with start_together([PROGRAM, "compiling"], 2) as group:
+        group.wait_for("compiles")
+        time.sleep(0.5)
+        group.signal(1, signal.SIGTERM)
+        first, second = (end for end in group.ended() if end is not None)
+    assert (second.code, second.lines) == (EXIT_INTERRUPTED, ["nothing to save"])
+    check_named(first, 1, "has ended: nothing to save", EXIT_INTERRUPTED)
+    assert first.seconds < 6
 
 
 @pytest.mark.slow

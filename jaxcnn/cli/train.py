@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import logging
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -223,7 +224,7 @@ def _train(
             if processes.is_first():
                 curve.plot(folder.path / "lr_finder.png", path.name, planned)
             folder.write_json("lr_finder.json", curve.to_json())
-    processes.advise(f"go on with: {going_on(folder)}")
+    processes.advise(f"start all of them again with --workdir {shlex.quote(str(folder.path))} --resume")
     with stop.anywhere(lambda: _not_begun(folder), at_once=True), folder.locked(_LOCK_SECONDS if held else 0.0):
         started += _tell_receipts(job, folder, options.receipt, log, again=held is not None)
         log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")

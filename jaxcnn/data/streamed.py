@@ -20,6 +20,7 @@ import numpy as np
 from jaxcnn.data.host_crop import Transform
 from jaxcnn.data.source import Source
 from jaxcnn.errors import InputError, RunFailed
+from jaxcnn.interruption import SIGNALS
 from jaxcnn.runtime import usable_cores
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -201,7 +202,7 @@ def _start_of_worker(index: int, count: int) -> None:
     it saves. If the run is killed, its workers would wait for it without end.
     """
     _one_opencv_thread()
-    for asked_to_stop in (signal.SIGINT, signal.SIGTERM):
+    for asked_to_stop in SIGNALS:
         signal.signal(asked_to_stop, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

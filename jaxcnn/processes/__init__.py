@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import logging
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,13 +18,14 @@ from jaxcnn.errors import EXIT_INPUT, EXIT_INTERNAL, EXIT_INTERRUPTED, InputErro
 from jaxcnn.processes.hub import Hub
 from jaxcnn.processes.joining import Found, detect, is_of_a_collective, join, part
 from jaxcnn.processes.launch import Launch, add_options, launch_of, warn_if_alone_among_many
-from jaxcnn.processes.line import Line
+from jaxcnn.processes.line import Line, exit_now
 from jaxcnn.processes.rendezvous import Place, meet
 from jaxcnn.processes.wire import Process
 
 __all__ = [
-    "Launch", "Process", "add_options", "advise", "agree", "agree_on_steps", "barrier", "count", "first_before_others",
-    "first_does", "index", "is_first", "joined", "launch_of", "shutdown", "start", "table", "told_by_first",
+    "Launch", "Process", "add_options", "advise", "agree", "agree_on_steps", "announce", "barrier", "count",
+    "first_before_others", "first_does", "index", "is_first", "joined", "launch_of", "shutdown", "start", "table",
+    "told_by_first",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -62,7 +62,8 @@ def start(launch: Launch, *, patience: float = PATIENCE_SECONDS) -> None:
     wire = None if place.index == 0 else meeting.wires[0]
     _line = Line(place.index, meeting.table, wire=wire, hub=hub, patience=patience)
     _table, _index = meeting.table, place.index
-    os.register_at_fork(after_in_child=_forget)
+    for own in (_forget, *(one.forget for one in meeting.wires.values())):
+        os.register_at_fork(after_in_child=own)
     join(found, meeting.runtime_port, launch.timeout)
     import jax
 
@@ -187,13 +188,19 @@ def joined(launch: Launch, *, patience: float = PATIENCE_SECONDS) -> Iterator[No
 
     A collective's error is held back until it is known who has died; then this process ends with that line instead.
     """
-    start(launch, patience=patience)
     try:
+        start(launch, patience=patience)
         yield
     except BaseException as error:
         _leave(error, patience)
         raise
     shutdown()
+
+
+def announce(code: int, line: str) -> None:
+    """Tells the others that this process ends now, by a thread that cannot wait for the main one; they end too."""
+    if _line is not None:
+        _line.announce(code, line)
 
 
 def shutdown() -> None:
@@ -221,17 +228,10 @@ def _leave(error: BaseException, patience: float) -> None:
     line = text if known else f"{type(error).__name__}: {text}".splitlines()[0]
     if _line.leave(code, line) == line and not is_first() and known:
         error.told_by_first = True  # type: ignore[attr-defined]
-    atexit.register(_exit, code)  # after what the interpreter prints, before JAX's own hook
-    timer = threading.Timer(15.0, _exit, [code])
+    atexit.register(exit_now, code)  # after what the interpreter prints, before JAX's own hook
+    timer = threading.Timer(15.0, exit_now, [code])
     timer.daemon = True
     timer.start()
-
-
-def _exit(code: int) -> None:
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 def _exit_code(error: BaseException) -> int:

@@ -7,7 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 from jaxcnn.errors import EXIT_INTERNAL, EXIT_INTERRUPTED
-from jaxcnn.processes.wire import GRACE_SECONDS, SAVING_SECONDS, Process, Pulse, Verdict, Wire, silence_of, stood_still
+from jaxcnn.processes.wire import (
+    GRACE_SECONDS,
+    SAVING_SECONDS,
+    Process,
+    Pulse,
+    Verdict,
+    Wire,
+    ended,
+    silence_of,
+    stood_still,
+)
 
 
 class Hub:
@@ -54,7 +64,9 @@ class Hub:
                 self._left_at = self._left_at if any(one.code for one in self._left.values()) else time.monotonic()
                 self._left[index] = Verdict(index, message["line"], message["left"])
                 self._check_nobody_waits_for_who_left()
-                if len(self._left) == len(self._table):
+                if "now" in message:
+                    self._decide(Verdict(index, ended(self._table[index], message["line"]), message["left"]))
+                elif len(self._left) == len(self._table):
                     self._all_left()
 
     def _check_nobody_waits_for_who_left(self) -> None:
@@ -76,7 +88,7 @@ class Hub:
 
     def _decide_by_left(self) -> None:
         first = next(one for one in self._left.values() if one.code)
-        self._decide(Verdict(first.index, f"{self._table[first.index]} has ended: {first.line}", first.code))
+        self._decide(Verdict(first.index, ended(self._table[first.index], first.line), first.code))
 
     def watch(self) -> None:
         """Called every half second or so: who is silent, and who fails alone."""

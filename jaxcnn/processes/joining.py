@@ -1,19 +1,24 @@
 """JAX's distributed runtime, joined so that it does not end the process. What is private in JAX is used here alone."""
 
 import contextlib
+import importlib.util
 import os
 import re
 import socket
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.processes.rendezvous import Place, check_address
 
 _NEVER = 7 * 24 * 3600
 """Seconds of silence after which JAX's service would abort all processes, without naming the one that is silent."""
+
+
+_BY_FLAGS = "say it yourself: --coordinator HOST:PORT --num-processes N --process-id I"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ def detect(coordinator: str | None, num_processes: int | None, index: int | None
     from jax._src import clusters
 
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if "KUBERNETES_SERVICE_HOST" in os.environ and importlib.util.find_spec("kubernetes") is None:
+        raise InputError(f'--distributed: to ask Kubernetes needs: pip install "jax[k8s]"; or {_BY_FLAGS}')
     try:
         found = clusters.ClusterEnv.auto_detect_unset_distributed_params(
             coordinator, num_processes, index, _devices_by_environment(), None, 300
@@ -43,8 +50,8 @@ def detect(coordinator: str | None, num_processes: int | None, index: int | None
     coordinator, num_processes, index, devices = found
     if coordinator is None or num_processes is None or index is None:
         raise InputError(
-            "--distributed: neither SLURM (srun), Open MPI (mpirun), Kubernetes (with the package kubernetes) nor a "
-            "TPU pod is found here; say it yourself: --coordinator HOST:PORT --num-processes N --process-id I"
+            "--distributed: neither SLURM (srun), Open MPI (mpirun), Kubernetes nor a TPU pod is found here; "
+            f"{_BY_FLAGS}"
         )
     check_address(coordinator, "the cluster's coordinator")
     if devices is not None and _devices_by_environment() is None and _alone_on_its_host():
@@ -75,7 +82,10 @@ def join(found: Found, runtime_port: int, timeout: float) -> None:
     place = found.place
     with contextlib.suppress(AttributeError):  # it installs a handler of SIGTERM of its own, in C++
         jax.config.update("jax_enable_preemption_service", False)
-    port = runtime_port if place.index == 0 else _tunnel(place.host, runtime_port)
+    port = runtime_port
+    if place.index > 0:
+        _wait_for_port(place.host, runtime_port, timeout)
+        port = _tunnel(place.host, runtime_port)
     jax.distributed.initialize(
         f"127.0.0.1:{port}",
         place.num_processes,
@@ -125,6 +135,21 @@ def is_of_a_collective(error: BaseException) -> bool:
             return False
         error = error_before
     return True
+
+
+def _wait_for_port(host: str, port: int, timeout: float) -> None:
+    """Raises RunFailed where JAX's service cannot be reached: jaxlib itself would abort."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=10.0).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise RunFailed(
+                    f"port {port} of {host}, where JAX's service listens, cannot be reached: {error}; processes need "
+                    "all ports between their hosts open, since collectives choose theirs freely too"
+                ) from None
+        time.sleep(0.1)
 
 
 def _tunnel(host: str, port: int) -> int:

@@ -1,6 +1,7 @@
 """A process's end of the line: calls that all make in the same order; the guard that ends a run of which one died."""
 
 import contextlib
+import multiprocessing
 import os
 import sys
 import threading
@@ -21,6 +22,7 @@ from jaxcnn.processes.wire import (
     silence_of,
     stood_still,
 )
+from jaxcnn.whole import remove_parts
 
 
 class Line:
@@ -75,6 +77,15 @@ class Line:
         if self._all_left is None and self._hub is not None:
             self._hub.wait_for_others(3.0)
         return self._all_left
+
+    def announce(self, code: int, line: str) -> None:
+        """Says that this process ends at this moment, and so do all: from any thread, without waiting for the main."""
+        self._failed = True
+        self._send({"left": code, "line": line, "now": True})
+        with self._changed:
+            self._changed.wait_for(lambda: self._verdict is not None, 1.0)  # what is sent and not read may be lost
+        if self._hub is not None:
+            self._hub.wait_for_others(2.0)
 
     def wait_for_verdict(self, seconds: float) -> None:
         """Gives the line time to say who has died: if it does, this does not return."""
@@ -134,13 +145,21 @@ class Line:
         if verdict.index == self.index:
             line = f"the other processes have ended without this one: {line}"
         with contextlib.suppress(Exception):
-            sys.stdout.flush()
             sys.stderr.flush()
-            advice = f"; {self.advice}" if self.advice and verdict.code == EXIT_INTERRUPTED else ""
-            os.write(2, f"{line}{advice}\n".encode())
+            advise = verdict.code == EXIT_INTERRUPTED and self.advice and self.advice not in line
+            os.write(2, (f"{line}; {self.advice}\n" if advise else f"{line}\n").encode())
         if self._hub is not None:
             self._hub.wait_for_others(3.0, but=verdict.index)
-        if "multiprocessing" in sys.modules:
-            for child in sys.modules["multiprocessing"].active_children():  # readers of data: nobody else ends them now
-                child.kill()
-        os._exit(verdict.code)
+        exit_now(verdict.code)
+
+
+def exit_now(code: int) -> None:
+    """Ends the process without the hooks of its exit, of which JAX's waits for processes that may not answer."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    remove_parts()
+    with contextlib.suppress(Exception):  # readers of data: nobody else would end them now
+        for child in multiprocessing.active_children():
+            child.kill()
+    os._exit(code)

@@ -137,6 +137,7 @@ class _Door:
             if hello is not None:
                 line = f"the run at {self._place.address} has begun already, with {self._table.get(hello['hello'])}"
                 wire.send({"refused": f"{line}; all processes start together", "kind": "RunFailed"})
+                wire.close()
 
 
 def _hear(connection: socket.socket) -> tuple[Wire, dict[str, Any] | None]:

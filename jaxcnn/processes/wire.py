@@ -46,6 +46,10 @@ class Verdict:
     code: int
 
 
+def ended(process: Process, line: str) -> str:
+    return f"{process} has ended: {line}"
+
+
 def silence_of(process: Process, seconds: float) -> str:
     return f"{process} has not answered for {seconds:.0f} s: it hangs, or its machine cannot be reached"
 
@@ -86,12 +90,11 @@ class Wire:
     def __init__(self, connection: socket.socket):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = connection
-        os.register_at_fork(after_in_child=self._forget)
         self._file = connection.makefile("rb")
         self._lock = threading.Lock()
 
-    def _forget(self) -> None:
-        """A forked reader of data would hold the connection of a process that has died, so that nobody saw it end."""
+    def forget(self) -> None:
+        """Closes a forked child's copy: it would outlive a process that has died, and nobody would see that end."""
         with contextlib.suppress(OSError):
             os.close(self.socket.fileno())
 
@@ -119,4 +122,5 @@ class Wire:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
+        self._file.close()
         self.socket.close()
