@@ -52,7 +52,7 @@ def training(path: Path, *arguments: object) -> list[str]:
     return ["-m", "jaxcnn", "train", "--workdir", str(path), *map(str, arguments)]
 
 
-def ends(group: processes.Group, but: tuple[int, ...] = (), timeout: float = 240.0) -> list[processes.Ended]:
+def ends(group: processes.Group, but: tuple[int, ...] = (), timeout: float = 600.0) -> list[processes.Ended]:
     return [end for end in group.ended(but, timeout) if end is not None]
 
 
@@ -108,7 +108,7 @@ def test_a_streamed_run_on_four_processes_is_that_on_one(streamed, tmp_path) -> 
 def long(tiny_config: TrainConfig, tmp_path: Path) -> Path:
     """A run that lasts long enough to be disturbed, and saves each epoch."""
     config = with_fields(
-        tiny_config, train__epochs=120.0, evaluation__every_epochs=4, mesh__fsdp=2, mesh__shard_min=64, model__width=8
+        tiny_config, train__epochs=32.0, evaluation__every_epochs=4, mesh__fsdp=2, mesh__shard_min=64, model__width=8
     )
     return write_config(config, tmp_path / "long.py")
 
@@ -165,9 +165,9 @@ def test_of_four_processes_one_dies_and_two_go_on(long, tmp_path) -> None:
     two = together(tmp_path / "run", "--resume")
     assert [end.code for end in two] == [0, 0], two[0].err
     lines = RunFolder(tmp_path / "run").metrics()
-    assert lines[-1]["step"] == 750
+    assert lines[-1]["step"] == 200
     assert step > 0
-    assert [line["train"]["examples"] for line in lines] == [800] * 30  # 4 epochs of 200: each example once an epoch
+    assert [line["train"]["examples"] for line in lines] == [800] * 8  # 4 epochs of 200: each example once an epoch
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """`jaxcnn train` and `python train.py`: parse, build, run."""
 
 import argparse
-import itertools
 import json
 import logging
 import shlex
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn import processes
+from jaxcnn.cli.train_start import check_alike, check_resumable, held_run, new_path
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import InputError
 from jaxcnn.interruption import StopRequest
-from jaxcnn.paths import flatten
-from jaxcnn.run_folder import RunFolder, check_free, going_on, is_run
+from jaxcnn.run_folder import RunFolder, going_on
 
 _LOCK_SECONDS = 60.0  # a scheduler may start a job again while the one before is still saving
 
@@ -102,7 +101,7 @@ def _run(
     from jaxcnn.config_reader import load_config
 
     path = Path(options.workdir) if options.workdir else None
-    held = _held_run(options, path)
+    held = held_run(options, path)
     own = held.config if held is not None else TrainConfig()
     default = load_config(options.config) if options.config else own
     config = parse_config(default, rest, parser)
@@ -110,12 +109,12 @@ def _run(
         if options.find_lr:  # the same command line as at the start: the rate was found then
             optim = replace(config.optim, peak_lr=held.config.optim.peak_lr)
             config = replace(config, optim=optim)
-        config = _check_resumable(held, config)
-    _check_alike(config)
+        config = check_resumable(held, config)
+    check_alike(config)
     if held is not None and (finished := held.result()) is not None:
         result, path = _finished(held, finished), held.path
     else:
-        path = path or Path(processes.agree(str(_new_path(config.name)), "the run folder"))
+        path = path or Path(processes.agree(str(new_path(config.name)), "the run folder"))
         result, path = _train(config, options, path, held, started=started, stop=stop)
     stop.answered()
     if not processes.is_first():
@@ -133,60 +132,6 @@ def _finished(run: RunFolder, result: dict[str, Any]) -> dict[str, Any]:
 
     Certificate(run).check()
     return result
-
-
-def _held_run(options: Any, path: Path | None) -> RunFolder | None:
-    """The run to go on with, or none to start one."""
-    if options.resume is None:
-        if path is not None:
-            check_free(path)
-        return None
-    if path is None:
-        raise InputError("--resume needs --workdir RUN: which run to go on with")
-    if not is_run(path):
-        if options.resume == "always":
-            raise InputError(f"--workdir {path} --resume: there is no run to go on with; without --resume one starts")
-        check_free(path)
-        return None
-    folder = RunFolder(path)
-    if folder.is_imported:
-        raise InputError(f"{path} holds imported weights, no training to go on with: --init-from {path}")
-    return folder
-
-
-def _check_alike(config: TrainConfig) -> None:
-    """Raises InputError where this process trains something else than the first; data may lie elsewhere."""
-    ours = flatten(asdict(replace(config, data=replace(config.data, data_dir=None, cache_dir=None))))
-    first = processes.agree({name: repr(value) for name, value in ours.items()}, "the config")
-    other = next((name for name, value in ours.items() if repr(value) != first[name]), None)
-    if other is not None:
-        raise InputError(
-            f"process {processes.index()} has {other.replace('/', '.')}={ours[other]!r}, the first {first[other]}: "
-            "start all with the same command"
-        )
-
-
-def _check_resumable(run: RunFolder, given: TrainConfig) -> TrainConfig:
-    """The config to go on with: where the data lie, who decodes them, and the devices may differ; nothing else."""
-    held = run.config
-    places = {name: getattr(given.data, name) for name in ("data_dir", "cache_dir", "workers")}
-    movable = replace(held, data=replace(held.data, **places), mesh=given.mesh)
-    if movable == given:
-        return given
-    ours, theirs = flatten(asdict(movable)), flatten(asdict(given))
-    names = [name for name in ours if ours[name] != theirs[name]]
-    changed = [f"{name.replace('/', '.')}={ours[name]!r}, not {theirs[name]!r}" for name in names]
-    raise InputError(
-        f"{run.path} was started with {'; '.join(changed[:3])}: resume it as it is, "
-        f"or start another run from its weights with --init-from {run.path}"
-    )
-
-
-def _new_path(name: str) -> Path:
-    """runs/NAME-TIME, with a number after it if that is taken."""
-    stem = f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    paths = (Path(stem if number == 1 else f"{stem}-{number}") for number in itertools.count(1))
-    return next(path for path in paths if not path.exists())
 
 
 def _train(
