@@ -155,7 +155,7 @@ class ModelConfig(Strict):
     """ResNets: apply the equal blocks of a stage in one loop, so that deep networks compile in half the time."""
     remat: tuple[str, ...] = ()
     """Parts whose maps are computed anew on the way back, such as `stem stage1` or `stage*` or `all`: less memory for
-    about a third more time; see docs/large_batches.md."""
+    up to a third more arithmetic; see docs/large_batches.md."""
     plain: bool = False
     """Leave convolutions, pooling, batch norm and their gradients to JAX; slow on CPU, but with forward derivatives."""
     dtype: Literal["float32", "bfloat16"] = "float32"
