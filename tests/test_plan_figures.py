@@ -275,3 +275,6 @@ def test_a_plan_of_a_gpu_says_that_it_is_an_estimate():
     assert "an estimate" in text
     assert "about" in text
     assert "at least" not in text
+    assert "keeps and moves more than one for a GPU" in text
+    large = "\n".join(lines_of(_plan(place=place_named("a100:8"), needed=100 * GIB)))
+    assert "MAY NOT FIT" in large, "a CPU's program needs more: no proof that a GPU's does not fit"

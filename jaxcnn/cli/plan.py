@@ -15,8 +15,8 @@ _EPILOG = """examples:
   jaxcnn plan runs/cifar10 --topology v6e:1x1 --json
 
 TPU slices are compiled for by libtpu on this machine (pip install -e ".[tpu]"), minutes each the first time; no TPU is
-needed. GPUs are estimated from the program as it is compiled for a CPU. Times are the least that published peaks
-allow."""
+needed. Times are the least that published peaks allow. GPUs are estimated from the program as it is compiled for a CPU,
+which keeps and moves more: a GPU may need a third of that memory and half of that time (docs/planning.md)."""
 
 
 def run(argv: Sequence[str], *, started: float) -> int:

@@ -14,7 +14,13 @@ def lines_of(plan: Plan) -> list[str]:
     lines = [_heading(plan), _memory(plan), *_memory_parts(plan)]
     if plan.figures is None:
         return lines
-    return [*lines, _work(plan), *_collectives(plan), _time(plan), _pace(plan), *_run(plan)]
+    lines = [*lines, _work(plan), *_collectives(plan), _time(plan), _pace(plan), *_run(plan)]
+    if plan.estimated:
+        lines += [
+            "  estimated    a program for a CPU keeps and moves more than one for a GPU: one was measured at half the time",
+            "               and a third of the memory (docs/planning.md); jaxcnn preflight on the machine itself measures",
+        ]
+    return lines
 
 
 def _heading(plan: Plan) -> str:
@@ -32,7 +38,8 @@ def _heading(plan: Plan) -> str:
 
 def _memory(plan: Plan) -> str:
     free = plan.usable_bytes - plan.needed_bytes
-    told = f"fits, {_gib(free)} GiB to spare" if plan.fits else f"DOES NOT FIT, by {_gib(-free)} GiB"
+    refused = "MAY NOT FIT" if plan.estimated else "DOES NOT FIT"
+    told = f"fits, {_gib(free)} GiB to spare" if plan.fits else f"{refused}, by {_gib(-free)} GiB"
     share = 100 * plan.needed_bytes / plan.usable_bytes
     return f"  memory       {told}: {_gib(plan.needed_bytes)} of {_gib(plan.usable_bytes)} GiB a chip ({share:.3g} %)"
 
