@@ -17,8 +17,8 @@ def lines_of(plan: Plan) -> list[str]:
     lines = [*lines, _work(plan), *_collectives(plan), _time(plan), _pace(plan), *_run(plan)]
     if plan.estimated:
         lines += [
-            "  estimated    a program for a CPU keeps and moves more than one for a GPU: one was measured at half the time",
-            "               and a third of the memory (docs/planning.md); jaxcnn preflight on the machine itself measures",
+            "  estimated    a program for a CPU keeps and moves more than one for a GPU: one was measured at half",
+            "               the time and a third of the memory (docs/planning.md); jaxcnn preflight there measures",
         ]
     return lines
 
