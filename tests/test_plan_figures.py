@@ -218,6 +218,11 @@ def test_what_a_config_has_already_is_not_advised():
     changes = list(changes_of(_plan(figures=None, needed=30 * GIB, subject=subject)))
     assert "remat" not in {each.kind for each in changes}
     assert "--train.batch-size 512" in {each.flags for each in changes}, "the rate follows by itself"
+    adaptive = SUBJECT.changed("optim", name="adamw", peak_lr=0.01)
+    changes = list(changes_of(_plan(figures=None, needed=30 * GIB, subject=adaptive)))
+    assert "--train.batch-size 256 --optim.peak-lr 0.005" in {each.flags for each in changes}, (
+        "by the root of the batch"
+    )
     resident = dataclasses.replace(SUBJECT, kind="resident").changed("model", dtype="float32")
     first, second, *_ = changes_of(_plan(figures=None, needed=30 * GIB, subject=resident))
     assert (first.subject.kind, second.subject.config.model.dtype) == ("streamed", "bfloat16")

@@ -126,7 +126,8 @@ def _batch(plan: Plan, fixed: int, rest: int) -> Iterator[Change]:
     size = config.train.batch_size // 2
     while size and (size // config.optim.accumulation) % plan.place.chips == 0:
         subject = plan.subject.changed("train", batch_size=size)
-        rate = config.optim.peak_lr * size / config.train.batch_size
+        ratio = size / config.train.batch_size
+        rate = config.optim.peak_lr * (math.sqrt(ratio) if config.optim.name in ("adamw", "lamb") else ratio)
         flags, means = f"--train.batch-size {size}", "another run: "
         if config.optim.lr_scaling == "none":
             subject = subject.changed("optim", peak_lr=rate)
