@@ -67,7 +67,7 @@ class DataConfig(Strict):
     """Train on so many examples of each class at most; validation and test stay as they are; none: on all."""
     per_class_draw: Annotated[int, Ge(0)] = 0
     """Which examples `per_class` takes: each number is another draw, in which 10 a class are among 20 a class."""
-    image_size: Count | None = None
+    image_size: Annotated[int, Interval(ge=1, le=2**14)] | None = None
     """Side in pixels of the network's input, to which images are resized and cropped; none: as stored."""
     crop_share: Annotated[float, Interval(gt=0.0, le=1.0)] = 1.0
     """Part of the resized image's side that evaluation's centre crop keeps; 0.875 is 224 of 256 pixels."""

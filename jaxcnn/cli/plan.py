@@ -67,9 +67,10 @@ def _places(options: Any) -> list[str]:
     names = [*options.topology, *options.gpu]
     if not names:
         raise InputError("plan for which chips? --topology v5e:2x4, or --gpu a100:8")
-    for flag in ("image_size", "classes", "examples"):
-        if (value := getattr(options, flag)) is not None and value < 1:
-            raise InputError(f"--{flag.replace('_', '-')} {value}: at least 1")
+    for flag, most in (("image_size", 2**14), ("classes", 10**6), ("examples", 10**12)):
+        value = getattr(options, flag)
+        if value is not None and not 1 <= value <= most:
+            raise InputError(f"--{flag.replace('_', '-')} {value}: at least 1, at most {most:,}")
     return names
 
 

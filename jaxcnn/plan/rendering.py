@@ -119,7 +119,8 @@ def _run(plan: Plan) -> list[str]:
     beside = "compiling, reading and checkpoints are not in it"
     if "validation" in examples:
         beside = (
-            f"{plan.evaluations:,} evaluations of {examples['validation']:,} come to it, some "
+            f"{plan.evaluations:,} evaluation{'s' if plan.evaluations > 1 else ''} of {examples['validation']:,} "
+            f"come{'' if plan.evaluations > 1 else 's'} to it, some "
             f"{_hours(plan.evaluation_seconds)}; {beside}"
         )
     return [*lines, f"               {beside}"]
