@@ -200,6 +200,11 @@ def test_a_file_that_cannot_be_loaded_is_told_with_the_reason(tmp_path: Path) ->
         fresh.run_fresh("stablehlo", tmp_path / "a.stablehlo", [np.zeros((1, 8, 8, 3), np.uint8)])
 
 
+def test_a_form_that_there_is_not_is_told(run: Path) -> None:
+    with pytest.raises(InputError, match="no format 'onx'; did you mean 'onnx'"):
+        export_run(run, "onx")  # type: ignore[arg-type]
+
+
 def test_images_to_check_with_are_different_and_of_all_values() -> None:
     batches = sample_batches((9, 7, 1))
     assert [batch.shape for batch in batches] == [(1, 9, 7, 1), (3, 9, 7, 1), (32, 9, 7, 1)]

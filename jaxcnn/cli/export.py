@@ -60,10 +60,11 @@ def run(argv: Sequence[str], *, started: float) -> int:
     for line in _told(made.file, made.description):
         print(line)
     alone = "jax and flatbuffers" if options.format == "stablehlo" else "onnxruntime"
+    own = "own probabilities" + (", in float32," if options.format == "onnx" else "")
     sizes = ", ".join(map(str, made.description["checked"]["batch_sizes"]))
     print(
         f"checked in a process with {alone} alone, on batches of {sizes} images: the largest difference from the run's "
-        f"own probabilities is {made.difference:.1e}"
+        f"{own} is {made.difference:.1e}"
     )
     return 0
 

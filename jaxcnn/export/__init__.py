@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from jaxcnn.errors import InputError, RunFailed
+from jaxcnn.errors import InputError, RunFailed, did_you_mean
 from jaxcnn.whole import write_whole
 
 Form = Literal["stablehlo", "onnx"]
@@ -82,10 +82,12 @@ def target(run: str | Path, form: Form, out: str | Path | None, overwrite: bool)
     """Returns the file to write.
 
     Raises:
-      InputError: the run is none, the name has not the form's suffix, or the file is there and not to be overwritten.
+      InputError: the run is none, there is no such form, the name has not the form's suffix, or the file is there and not to be overwritten.
     """
     from jaxcnn.run_folder import RunFolder
 
+    if form not in FORMS:
+        raise InputError(f"no format {form!r}; {did_you_mean(form, FORMS)}")
     file = RunFolder(run).path / f"model.{form}" if out is None else Path(out)
     if file.suffix != f".{form}":
         raise InputError(f"--out {file}: a file of --format {form} ends in .{form}")
