@@ -82,7 +82,8 @@ def target(run: str | Path, form: Form, out: str | Path | None, overwrite: bool)
     """Returns the file to write.
 
     Raises:
-      InputError: the run is none, there is no such form, the name has not the form's suffix, or the file is there and not to be overwritten.
+      InputError: the run is none, there is no such form, the name has not the form's suffix, or the file is there and
+        not to be overwritten.
     """
     from jaxcnn.run_folder import RunFolder
 
