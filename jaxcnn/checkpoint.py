@@ -8,6 +8,7 @@ because a flipped byte in the data files is otherwise restored without an error.
 import functools
 import hashlib
 import inspect
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from jaxcnn.runtime import quiet_libraries
 Progress = dict[str, Any]
 Templates = Mapping[str, Any] | Callable[[Progress], Mapping[str, Any]]
 """Trees in the form of what was saved, or how they follow from the progress of a checkpoint."""
+_REPLACED = "replaced-"
 
 
 class Damaged(InputError):
@@ -41,20 +43,35 @@ class Checkpoints:
         _mute_cut_off_tasks()
         self.folder = folder.absolute()
         self._ocp = ocp
-        self._open = lambda: ocp.CheckpointManager(
+        self._policy = AnyPreservationPolicy(
+            [LatestN(2), BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)]
+        )
+        self._replaces = False
+        self._read_only = read_only
+        if not read_only:
+            processes.first_does(self._put_back, "checkpoints put back")
+        self._open()
+
+    def _open(self) -> None:
+        self._manager = self._manager_of(self._read_only)
+        # Of several processes each reads by itself: orbax lets those that can read wait for the one that cannot.
+        self._reader = self._manager if processes.count() == 1 or self._read_only else self._manager_of(True)
+
+    def _manager_of(self, read_only: bool) -> Any:
+        own = {"primary_host": processes.index(), "active_processes": {processes.index()}}
+        alone = read_only and processes.count() > 1
+        return self._ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(
+            options=self._ocp.CheckpointManagerOptions(
                 # Orbax keeps the figures of a checkpoint on disk only if it is given best_fn.
                 best_fn=_rank,
-                preservation_policy=AnyPreservationPolicy(
-                    [LatestN(2), BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)]
-                ),
+                preservation_policy=self._policy,
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 create=not read_only,
+                multiprocessing_options=self._ocp.options.MultiprocessingOptions(**own if alone else {}),
             ),
         )
-        self._manager = self._open()
 
     def steps(self) -> list[int]:
         """Returns the steps that can be restored, in order."""
@@ -87,7 +104,7 @@ class Checkpoints:
         note = self._ocp.args.JsonSave({"progress": progress, "forms": forms, "checksums": sums})
         kept = None if figures is None else {"top1": float(figures["top1"])}
         if step in self.steps():  # of an interruption before the evaluation of this step
-            self._guard(None, lambda: self._manager.delete(step))
+            self._guard(None, lambda: self._move_away(step))
         self._guard(
             step, lambda: self._manager.save(step, args=self._ocp.args.Composite(**items, progress=note), metrics=kept)
         )
@@ -95,11 +112,32 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when the last save is on disk; raises RunFailed if it failed."""
         self._guard(None, self._manager.wait_until_finished)
+        if self._replaces and processes.is_first():
+            self._put_back()
+        self._replaces = False
 
     def close(self) -> None:
         """Waits for the last save and ends the background threads."""
         self.wait()
         self._manager.close()
+
+    def _move_away(self, step: int) -> None:
+        """Makes place for a checkpoint of the same step; until that is on disk the old one stays beside the folder."""
+        self.wait()
+        if processes.is_first():
+            (self.folder / str(step)).rename(self.folder.parent / f"{_REPLACED}{step}")
+        processes.barrier("a checkpoint is replaced")
+        self._manager.reload()
+        self._replaces = True
+
+    def _put_back(self) -> None:
+        """Puts a checkpoint back whose replacement was cut off; removes one that is replaced."""
+        for replaced in self.folder.parent.glob(f"{_REPLACED}*"):
+            place = self.folder / replaced.name.removeprefix(_REPLACED)
+            if place.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+            else:
+                replaced.rename(place)
 
     def restore(self, step: int, templates: Templates) -> tuple[dict[str, Any], Progress]:
         """Returns the named trees and the progress of one checkpoint.
@@ -126,7 +164,7 @@ class Checkpoints:
                 f"--init-from {self.folder.parent}"
             )
         found = self._read(step, {name: self._ocp.args.StandardRestore(tree) for name, tree in wanted.items()})
-        for name in wanted:
+        for name in wanted:  # a checksum is that of the whole tree, and so the same in all processes
             if checksum(found[name]) != note["checksums"][name]:
                 raise Damaged(f"{self.folder}: checkpoint {step} is damaged (the checksum of {name!r} is wrong)")
         return {name: found[name] if name in wanted else tree for name, tree in trees.items()}, note["progress"]
@@ -169,10 +207,16 @@ class Checkpoints:
         raise InputError(f"{self.folder}: all {len(steps)} checkpoints are damaged; start anew in another --workdir")
 
     def _read(self, step: int, args: dict[str, Any]) -> Any:
+        found, reason = None, None
         try:
-            return self._manager.restore(step, args=self._ocp.args.Composite(**args))
+            found = self._reader.restore(step, args=self._ocp.args.Composite(**args))
         except Exception as error:
-            raise Damaged(f"{self.folder}: checkpoint {step} is damaged ({_first_line(error)})") from None
+            reason = _first_line(error)
+        if not self._read_only:  # a process may read what is damaged for another
+            reason = processes.first_reason(reason)
+        if reason is not None:
+            raise Damaged(f"{self.folder}: checkpoint {step} is damaged ({reason})")
+        return found
 
     def _set_aside(self, steps: Sequence[int]) -> None:
         if not steps:
@@ -183,14 +227,16 @@ class Checkpoints:
             target = next(self.folder.parent / name for name in names if not (self.folder.parent / name).exists())
             (self.folder / str(step)).rename(target)
         processes.barrier("damaged checkpoints set aside")
-        self._manager = self._open()
+        self._open()
 
     def _guard(self, step: int | None, action: Callable[[], Any]) -> None:
         try:
             action()
         except Exception as error:
             what = "the last checkpoint" if step is None else f"the checkpoint at step {step}"
-            whole = [str(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit()]
+            places = [*self.folder.glob("[0-9]*"), *self.folder.parent.glob(f"{_REPLACED}*")]
+            names = {path.name.removeprefix(_REPLACED) for path in places}
+            whole = [name for name in names if name.isdigit()]
             safe = (
                 f"those of steps {', '.join(sorted(whole, key=int))} are intact" if whole else "there is no older one"
             )

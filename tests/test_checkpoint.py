@@ -111,6 +111,24 @@ def test_a_damaged_best_falls_back_to_the_next_best(tmp_path, capfd) -> None:
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_checkpoint_that_replaces_one_of_its_step_may_be_cut_off_at_any_moment(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "checkpoints"
+    saved(folder, [(1, None), (2, None)])
+    cut_off = Checkpoints(folder)
+    monkeypatch.setattr(cut_off._manager, "save", lambda *args, **keywords: None)  # killed before anything is written
+    cut_off.save(2, trees(20), {"step": 2, "evaluated": True}, {"top1": 0.5})
+    assert [path.name for path in folder.glob("[0-9]*")] == ["1"]
+    again = Checkpoints(folder)
+    restored, _ = again.restore(2, trees(0))
+    assert restored["model"]["params"]["kernel"][0, 0] == 2
+    again.save(2, trees(20), {"step": 2}, {"top1": 0.5})
+    again.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
+    restored, _ = Checkpoints(folder).restore(2, trees(0))
+    assert restored["model"]["params"]["kernel"][0, 0] == 20
+    assert Checkpoints(folder).best_step() == 2
+
+
 def test_no_checkpoint_is_none_and_an_unknown_step_is_an_error(tmp_path) -> None:
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore_newest(trees(0), lambda line: None) is None

@@ -92,6 +92,20 @@ def test_two_processes_train_one_run_that_one_process_goes_on_from(streamed, tmp
 
 
 @pytest.mark.slow
+def test_what_is_damaged_for_one_process_is_damaged_for_all(streamed, tmp_path) -> None:
+    assert [end.code for end in together(tmp_path / "run", "--config", streamed)] == [0, 0]
+    before = fingerprint(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    parts = (tmp_path / "run" / "checkpoints" / "13" / "model" / "ocdbt.process_1" / "d").iterdir()
+    max(parts, key=lambda path: path.stat().st_size).write_bytes(b"")  # of divided leaves, which the second alone reads
+    first, second = together(tmp_path / "run", "--resume")
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "checkpoint 13 is damaged" in first.err
+    assert (tmp_path / "run" / "damaged-13").is_dir()
+    same(before, fingerprint(tmp_path / "run"))
+
+
+@pytest.mark.slow
 def test_a_streamed_run_on_four_processes_is_that_on_one(streamed, tmp_path) -> None:
     four = together(tmp_path / "four", "--config", streamed, "--json", count=4)
     code = "import sys; from jaxcnn.cli import main; sys.exit(main(sys.argv[1:]))"
