@@ -24,8 +24,8 @@ from jaxcnn.processes.wire import Process
 
 __all__ = [
     "Launch", "Process", "add_options", "advise", "agree", "agree_on_steps", "announce", "barrier", "count",
-    "first_before_others", "first_does", "first_reason", "index", "is_first", "joined", "launch_of", "shutdown", "start",
-    "table", "told_by_first",
+    "first_before_others", "first_does", "first_reason", "index", "is_first", "joined", "launch_of", "shutdown",
+    "start", "table", "told_by_first",
 ]  # fmt: skip
 
 T = TypeVar("T")
