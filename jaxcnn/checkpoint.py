@@ -77,6 +77,12 @@ class Checkpoints:
         """Returns the steps that can be restored, in order."""
         return sorted(self._manager.all_steps())
 
+    def on_disk(self) -> list[int]:
+        """Returns the steps that are whole on disk at this moment, in order: not what is being saved."""
+        places = [*self.folder.glob("[0-9]*"), *self.folder.parent.glob(f"{_REPLACED}*")]
+        names = {path.name.removeprefix(_REPLACED) for path in places}
+        return sorted(int(name) for name in names if name.isdigit())
+
     def best_step(self) -> int | None:
         """Returns the step of the highest validation top-1 (of equal ones the latest), else the latest."""
         best = self._manager.best_step()
@@ -234,12 +240,8 @@ class Checkpoints:
             action()
         except Exception as error:
             what = "the last checkpoint" if step is None else f"the checkpoint at step {step}"
-            places = [*self.folder.glob("[0-9]*"), *self.folder.parent.glob(f"{_REPLACED}*")]
-            names = {path.name.removeprefix(_REPLACED) for path in places}
-            whole = [name for name in names if name.isdigit()]
-            safe = (
-                f"those of steps {', '.join(sorted(whole, key=int))} are intact" if whole else "there is no older one"
-            )
+            whole = ", ".join(map(str, self.on_disk()))
+            safe = f"those of steps {whole} are intact" if whole else "there is no older one"
             raise RunFailed(f"{self.folder}: {what} could not be saved ({_reason(error)}); {safe}") from error
 
 

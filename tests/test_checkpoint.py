@@ -118,6 +118,7 @@ def test_a_checkpoint_that_replaces_one_of_its_step_may_be_cut_off_at_any_moment
     monkeypatch.setattr(cut_off._manager, "save", lambda *args, **keywords: None)  # killed before anything is written
     cut_off.save(2, trees(20), {"step": 2, "evaluated": True}, {"top1": 0.5})
     assert [path.name for path in folder.glob("[0-9]*")] == ["1"]
+    assert cut_off.on_disk() == [1, 2]
     again = Checkpoints(folder)
     restored, _ = again.restore(2, trees(0))
     assert restored["model"]["params"]["kernel"][0, 0] == 2
