@@ -120,7 +120,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self, wait_seconds: float = 0.0) -> Iterator[None]:
-        """Holds the run for this process; raises InputError if another has it and keeps it so long.
+        """Holds the run for this process; raises InputError if another has it and keeps it so long, or it is read-only.
 
         Of several processes that train it together the first holds it for all.
         """
@@ -128,7 +128,11 @@ class RunFolder:
             yield
             return
         until = time.monotonic() + wait_seconds
-        with open(self.path / ".lock", "w") as file:
+        with contextlib.ExitStack() as opened:
+            try:
+                file = opened.enter_context(open(self.path / ".lock", "w"))
+            except OSError as error:
+                raise InputError(f"{self.path} cannot be written to: {error.strerror}") from None
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
