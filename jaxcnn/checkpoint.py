@@ -5,11 +5,8 @@ are kept, and an old one is deleted only after a newer one is committed. Checksu
 because a flipped byte in the data files is otherwise restored without an error.
 """
 
-import functools
 import hashlib
-import inspect
 import shutil
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +17,7 @@ import jax
 from jaxcnn import processes
 from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.mesh import to_host
+from jaxcnn.orbax_threads import barrier, mute_cut_off_tasks
 from jaxcnn.runtime import quiet_libraries
 
 Progress = dict[str, Any]
@@ -40,7 +38,7 @@ class Checkpoints:
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
         quiet_libraries()
-        _mute_cut_off_tasks()
+        mute_cut_off_tasks()
         self.folder = folder.absolute()
         self._ocp = ocp
         self._policy = AnyPreservationPolicy(
@@ -69,6 +67,7 @@ class Checkpoints:
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 create=not read_only,
+                async_options=self._ocp.AsyncOptions(barrier_sync_fn=barrier),
                 multiprocessing_options=self._ocp.options.MultiprocessingOptions(**own if alone else {}),
             ),
         )
@@ -169,7 +168,8 @@ class Checkpoints:
                 f"{self.folder}: checkpoint {step} is of {whose} ({what}); its weights can still be started from: "
                 f"--init-from {self.folder.parent}"
             )
-        found = self._read(step, {name: self._ocp.args.StandardRestore(tree) for name, tree in wanted.items()})
+        args = {name: self._ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
+        found = self._read(step, args) if args else {}  # asked for nothing, orbax reads all
         for name in wanted:  # a checksum is that of the whole tree, and so the same in all processes
             if checksum(found[name]) != note["checksums"][name]:
                 raise Damaged(f"{self.folder}: checkpoint {step} is damaged (the checksum of {name!r} is wrong)")
@@ -243,27 +243,6 @@ class Checkpoints:
             whole = ", ".join(map(str, self.on_disk()))
             safe = f"those of steps {whole} are intact" if whole else "there is no older one"
             raise RunFailed(f"{self.folder}: {what} could not be saved ({_reason(error)}); {safe}") from error
-
-
-@functools.cache
-def _mute_cut_off_tasks() -> None:
-    """Silences what orbax's tasks print when an error has cut them off; the error itself is raised to us.
-
-    Their coroutines and TensorStore's threads report a closed event loop through the two hooks, hundreds of lines for
-    one full disk. All other reports pass.
-    """
-    report, report_unraisable = sys.excepthook, sys.unraisablehook
-
-    def excepthook(kind: Any, error: Any, trace: Any) -> None:
-        if "Event loop is closed" not in str(error):
-            report(kind, error, trace)
-
-    def unraisablehook(unraisable: Any) -> None:
-        cut_off = "Event loop is closed" in str(unraisable.exc_value) or inspect.iscoroutine(unraisable.object)
-        if not cut_off:
-            report_unraisable(unraisable)
-
-    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
 
 
 def form(tree: Any) -> str:

@@ -130,6 +130,17 @@ def test_a_checkpoint_that_replaces_one_of_its_step_may_be_cut_off_at_any_moment
     assert Checkpoints(folder).best_step() == 2
 
 
+def test_of_a_checkpoint_the_progress_alone_may_be_asked_for(tmp_path, monkeypatch) -> None:
+    saved(tmp_path, [(7, None)])
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    read, asked = checkpoints._reader.restore, []
+    monkeypatch.setattr(
+        checkpoints._reader, "restore", lambda step, args: asked.extend(args.keys()) or read(step, args=args)
+    )
+    assert checkpoints.restore(7, {}) == ({}, {"step": 7})
+    assert asked == ["progress"], "asked for nothing, orbax reads all, which it cannot on other devices"
+
+
 def test_no_checkpoint_is_none_and_an_unknown_step_is_an_error(tmp_path) -> None:
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore_newest(trees(0), lambda line: None) is None
