@@ -16,6 +16,8 @@
     report.html         all of it as one page (jaxcnn report)
     tensorboard/        event files
     checkpoints/        by step
+    damaged-STEP/       a checkpoint that could not be read, set aside
+    replaced-STEP/      one that is being replaced, until the new one is on disk
 
 All that comes after a run takes the folder and nothing else. Of several processes that train a run the first writes;
 the methods that write do nothing in the others.
