@@ -7,6 +7,7 @@ because a flipped byte in the data files is otherwise restored without an error.
 
 import hashlib
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -132,8 +133,17 @@ class Checkpoints:
         if processes.is_first():
             (self.folder / str(step)).rename(self.folder.parent / f"{_REPLACED}{step}")
         processes.barrier("a checkpoint is replaced")
-        self._manager.reload()
+        self._see(lambda: step not in self.steps())
         self._replaces = True
+
+    def _see(self, there: Callable[[], bool]) -> None:
+        """Reads the folder anew until it shows what the first process sees: a shared file system may do so late."""
+        self._manager.reload()
+        for _ in range(600):
+            if there():
+                return
+            time.sleep(0.1)
+            self._manager.reload()
 
     def _put_back(self) -> None:
         """Puts a checkpoint back whose replacement was cut off; removes one that is replaced."""
@@ -184,7 +194,9 @@ class Checkpoints:
         Raises:
           InputError: the checkpoints are of another form, or all are damaged; then nothing is moved.
         """
-        steps = self.steps()[::-1]
+        steps = processes.agree(self.steps(), "the checkpoints")[::-1]
+        if set(steps) != set(self.steps()):
+            self._see(lambda: set(steps) == set(self.steps()))
         if not steps:
             return None
         trees, progress, step = self._first_whole(steps, templates, warn)

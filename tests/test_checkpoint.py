@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn import processes
 from jaxcnn.checkpoint import Checkpoints, checksum
 from jaxcnn.errors import InputError, RunFailed
 
@@ -128,6 +129,18 @@ def test_a_checkpoint_that_replaces_one_of_its_step_may_be_cut_off_at_any_moment
     restored, _ = Checkpoints(folder).restore(2, trees(0))
     assert restored["model"]["params"]["kernel"][0, 0] == 20
     assert Checkpoints(folder).best_step() == 2
+
+
+def test_a_folder_that_shows_late_what_the_first_process_sees_is_waited_for(tmp_path, monkeypatch) -> None:
+    saved(tmp_path, [(1, None)])
+    late = Checkpoints(tmp_path)
+    saved(tmp_path, [(2, None)])  # as by another host: this one does not know of it
+
+    monkeypatch.setattr(processes, "agree", lambda value, name: [1, 2])
+    assert late.steps() == [1]
+    restored = late.restore_newest(trees(0), lambda line: None)
+    assert restored is not None
+    assert restored[1] == {"step": 2}
 
 
 def test_of_a_checkpoint_the_progress_alone_may_be_asked_for(tmp_path, monkeypatch) -> None:
