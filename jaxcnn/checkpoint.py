@@ -5,10 +5,9 @@ are kept, and an old one is deleted only after a newer one is committed. Checksu
 because a flipped byte in the data files is otherwise restored without an error.
 """
 
-import functools
 import hashlib
-import inspect
-import sys
+import shutil
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +18,13 @@ import jax
 from jaxcnn import processes
 from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.mesh import to_host
+from jaxcnn.orbax_threads import barrier, mute_cut_off_tasks
 from jaxcnn.runtime import quiet_libraries
 
 Progress = dict[str, Any]
 Templates = Mapping[str, Any] | Callable[[Progress], Mapping[str, Any]]
 """Trees in the form of what was saved, or how they follow from the progress of a checkpoint."""
+_REPLACED = "replaced-"
 
 
 class Damaged(InputError):
@@ -38,27 +39,49 @@ class Checkpoints:
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
         quiet_libraries()
-        _mute_cut_off_tasks()
+        mute_cut_off_tasks()
         self.folder = folder.absolute()
         self._ocp = ocp
-        self._open = lambda: ocp.CheckpointManager(
+        self._policy = AnyPreservationPolicy(
+            [LatestN(2), BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)]
+        )
+        self._replaces = False
+        self._read_only = read_only
+        if not read_only:
+            processes.first_does(self._put_back, "checkpoints put back")
+        self._open()
+
+    def _open(self) -> None:
+        self._manager = self._manager_of(self._read_only)
+        # Of several processes each reads by itself: orbax lets those that can read wait for the one that cannot.
+        self._reader = self._manager if processes.count() == 1 or self._read_only else self._manager_of(True)
+
+    def _manager_of(self, read_only: bool) -> Any:
+        own = {"primary_host": processes.index(), "active_processes": {processes.index()}}
+        alone = read_only and processes.count() > 1
+        return self._ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(
+            options=self._ocp.CheckpointManagerOptions(
                 # Orbax keeps the figures of a checkpoint on disk only if it is given best_fn.
                 best_fn=_rank,
-                preservation_policy=AnyPreservationPolicy(
-                    [LatestN(2), BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)]
-                ),
+                preservation_policy=self._policy,
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 create=not read_only,
+                async_options=self._ocp.AsyncOptions(barrier_sync_fn=barrier),
+                multiprocessing_options=self._ocp.options.MultiprocessingOptions(**own if alone else {}),
             ),
         )
-        self._manager = self._open()
 
     def steps(self) -> list[int]:
         """Returns the steps that can be restored, in order."""
         return sorted(self._manager.all_steps())
+
+    def on_disk(self) -> list[int]:
+        """Returns the steps that are whole on disk at this moment, in order: not what is being saved."""
+        places = [*self.folder.glob("[0-9]*"), *self.folder.parent.glob(f"{_REPLACED}*")]
+        names = {path.name.removeprefix(_REPLACED) for path in places}
+        return sorted(int(name) for name in names if name.isdigit())
 
     def best_step(self) -> int | None:
         """Returns the step of the highest validation top-1 (of equal ones the latest), else the latest."""
@@ -87,7 +110,7 @@ class Checkpoints:
         note = self._ocp.args.JsonSave({"progress": progress, "forms": forms, "checksums": sums})
         kept = None if figures is None else {"top1": float(figures["top1"])}
         if step in self.steps():  # of an interruption before the evaluation of this step
-            self._guard(None, lambda: self._manager.delete(step))
+            self._guard(None, lambda: self._move_away(step))
         self._guard(
             step, lambda: self._manager.save(step, args=self._ocp.args.Composite(**items, progress=note), metrics=kept)
         )
@@ -95,11 +118,41 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when the last save is on disk; raises RunFailed if it failed."""
         self._guard(None, self._manager.wait_until_finished)
+        if self._replaces and processes.is_first():
+            self._put_back()
+        self._replaces = False
 
     def close(self) -> None:
         """Waits for the last save and ends the background threads."""
         self.wait()
         self._manager.close()
+
+    def _move_away(self, step: int) -> None:
+        """Makes place for a checkpoint of the same step; until that is on disk the old one stays beside the folder."""
+        self.wait()
+        if processes.is_first():
+            (self.folder / str(step)).rename(self.folder.parent / f"{_REPLACED}{step}")
+        processes.barrier("a checkpoint is replaced")
+        self._see(lambda: step not in self.steps())
+        self._replaces = True
+
+    def _see(self, there: Callable[[], bool]) -> None:
+        """Reads the folder anew until it shows what the first process sees: a shared file system may do so late."""
+        self._manager.reload()
+        for _ in range(600):
+            if there():
+                return
+            time.sleep(0.1)
+            self._manager.reload()
+
+    def _put_back(self) -> None:
+        """Puts a checkpoint back whose replacement was cut off; removes one that is replaced."""
+        for replaced in self.folder.parent.glob(f"{_REPLACED}*"):
+            place = self.folder / replaced.name.removeprefix(_REPLACED)
+            if place.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+            else:
+                replaced.rename(place)
 
     def restore(self, step: int, templates: Templates) -> tuple[dict[str, Any], Progress]:
         """Returns the named trees and the progress of one checkpoint.
@@ -125,8 +178,9 @@ class Checkpoints:
                 f"{self.folder}: checkpoint {step} is of {whose} ({what}); its weights can still be started from: "
                 f"--init-from {self.folder.parent}"
             )
-        found = self._read(step, {name: self._ocp.args.StandardRestore(tree) for name, tree in wanted.items()})
-        for name in wanted:
+        args = {name: self._ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
+        found = self._read(step, args) if args else {}  # asked for nothing, orbax reads all
+        for name in wanted:  # a checksum is that of the whole tree, and so the same in all processes
             if checksum(found[name]) != note["checksums"][name]:
                 raise Damaged(f"{self.folder}: checkpoint {step} is damaged (the checksum of {name!r} is wrong)")
         return {name: found[name] if name in wanted else tree for name, tree in trees.items()}, note["progress"]
@@ -140,7 +194,9 @@ class Checkpoints:
         Raises:
           InputError: the checkpoints are of another form, or all are damaged; then nothing is moved.
         """
-        steps = self.steps()[::-1]
+        steps = processes.agree(self.steps(), "the checkpoints")[::-1]
+        if set(steps) != set(self.steps()):
+            self._see(lambda: set(steps) == set(self.steps()))
         if not steps:
             return None
         trees, progress, step = self._first_whole(steps, templates, warn)
@@ -169,10 +225,16 @@ class Checkpoints:
         raise InputError(f"{self.folder}: all {len(steps)} checkpoints are damaged; start anew in another --workdir")
 
     def _read(self, step: int, args: dict[str, Any]) -> Any:
+        found, reason = None, None
         try:
-            return self._manager.restore(step, args=self._ocp.args.Composite(**args))
+            found = self._reader.restore(step, args=self._ocp.args.Composite(**args))
         except Exception as error:
-            raise Damaged(f"{self.folder}: checkpoint {step} is damaged ({_first_line(error)})") from None
+            reason = _first_line(error)
+        if not self._read_only:  # a process may read what is damaged for another
+            reason = processes.first_reason(reason)
+        if reason is not None:
+            raise Damaged(f"{self.folder}: checkpoint {step} is damaged ({reason})")
+        return found
 
     def _set_aside(self, steps: Sequence[int]) -> None:
         if not steps:
@@ -183,39 +245,16 @@ class Checkpoints:
             target = next(self.folder.parent / name for name in names if not (self.folder.parent / name).exists())
             (self.folder / str(step)).rename(target)
         processes.barrier("damaged checkpoints set aside")
-        self._manager = self._open()
+        self._open()
 
     def _guard(self, step: int | None, action: Callable[[], Any]) -> None:
         try:
             action()
         except Exception as error:
             what = "the last checkpoint" if step is None else f"the checkpoint at step {step}"
-            whole = [str(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit()]
-            safe = (
-                f"those of steps {', '.join(sorted(whole, key=int))} are intact" if whole else "there is no older one"
-            )
+            whole = ", ".join(map(str, self.on_disk()))
+            safe = f"those of steps {whole} are intact" if whole else "there is no older one"
             raise RunFailed(f"{self.folder}: {what} could not be saved ({_reason(error)}); {safe}") from error
-
-
-@functools.cache
-def _mute_cut_off_tasks() -> None:
-    """Silences what orbax's tasks print when an error has cut them off; the error itself is raised to us.
-
-    Their coroutines and TensorStore's threads report a closed event loop through the two hooks, hundreds of lines for
-    one full disk. All other reports pass.
-    """
-    report, report_unraisable = sys.excepthook, sys.unraisablehook
-
-    def excepthook(kind: Any, error: Any, trace: Any) -> None:
-        if "Event loop is closed" not in str(error):
-            report(kind, error, trace)
-
-    def unraisablehook(unraisable: Any) -> None:
-        cut_off = "Event loop is closed" in str(unraisable.exc_value) or inspect.iscoroutine(unraisable.object)
-        if not cut_off:
-            report_unraisable(unraisable)
-
-    sys.excepthook, sys.unraisablehook = excepthook, unraisablehook
 
 
 def form(tree: Any) -> str:

@@ -279,7 +279,7 @@ def train(
     try:
         return trainer.run()
     except OSError as error:  # of metrics.jsonl, curves.png and the like; checkpoints tell their own
-        steps = trainer.saves.checkpoints.steps() or "none"
+        steps = trainer.saves.checkpoints.on_disk() or "none"
         raise RunFailed(f"{folder.path}: {error.strerror or error}; checkpoints: {steps}") from error
     except Interrupted as interruption:
         if trainer.monitor.is_compiling:  # which may take minutes, and Python does not end while a thread is in XLA

@@ -160,8 +160,8 @@ def _step_named(checkpoints: Checkpoints, which: str) -> int:
 
 
 def _on_one_device(shapes: Any) -> Any:
-    """The shapes, to be restored onto the first device, wherever they were saved."""
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    """The shapes, to be restored onto this process's first device, wherever they were saved."""
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
 
 

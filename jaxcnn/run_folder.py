@@ -16,6 +16,8 @@
     report.html         all of it as one page (jaxcnn report)
     tensorboard/        event files
     checkpoints/        by step
+    damaged-STEP/       a checkpoint that could not be read, set aside
+    replaced-STEP/      one that is being replaced, until the new one is on disk
 
 All that comes after a run takes the folder and nothing else. Of several processes that train a run the first writes;
 the methods that write do nothing in the others.
@@ -120,7 +122,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self, wait_seconds: float = 0.0) -> Iterator[None]:
-        """Holds the run for this process; raises InputError if another has it and keeps it so long.
+        """Holds the run for this process; raises InputError if another has it and keeps it so long, or it is read-only.
 
         Of several processes that train it together the first holds it for all.
         """
@@ -128,7 +130,11 @@ class RunFolder:
             yield
             return
         until = time.monotonic() + wait_seconds
-        with open(self.path / ".lock", "w") as file:
+        with contextlib.ExitStack() as opened:
+            try:
+                file = opened.enter_context(open(self.path / ".lock", "w"))
+            except OSError as error:
+                raise InputError(f"{self.path} cannot be written to: {error.strerror}") from None
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,15 +26,16 @@ BATCH = 32
 
 
 def config_of(kind: str, dtype: str) -> TrainConfig:
-    """A narrow ResNet-8 on 200 digits; "everything": frozen leaves, moving averages, accumulation and clipping."""
-    whole = kind == "everything"
+    """A narrow ResNet-8 on 200 digits; all but "plain": frozen leaves, moving averages, accumulation and clipping."""
+    whole = kind != "plain"
     return TrainConfig(
         data=DataConfig(
             train_split="train[:200]", validation_split="validation[:64]", test_split="test[:64]", image_size=12
         ),
         model=ModelConfig(name="resnet8", width=8, dtype=dtype),  # type: ignore[arg-type]
         optim=OptimConfig(
-            peak_lr=0.1,
+            name=kind if kind in ("lars", "lamb") else "sgd",  # type: ignore[arg-type]
+            peak_lr=0.01 if kind == "lamb" else 0.1,
             ema_decay=0.9 if whole else None,
             accumulation=2 if whole else 1,
             clip_norm=1.0 if whole else None,
@@ -109,7 +110,7 @@ def _host(pair: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("dtype", choices=["float32", "float64"])
-    parser.add_argument("kind", choices=["plain", "everything"])
+    parser.add_argument("kind", choices=["plain", "everything", "lars", "lamb"])
     parser.add_argument("meshes", nargs="+")
     parser.add_argument("--save")
     processes.add_options(parser)

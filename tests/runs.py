@@ -77,13 +77,20 @@ def fingerprint(run: Path) -> dict[str, Any]:
     for step in {latest, best}:
         for item in ("model", "average", "optimizer", "sums"):
             if (place := folder.checkpoints / str(step) / item).is_dir():
-                tree = ocp.PyTreeCheckpointer().restore(place.absolute())
+                tree = _in_numpy(place.absolute())
                 for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
                     arrays[f"{step}/{item}/{jax.tree_util.keystr(path)}"] = np.asarray(leaf).tobytes()
     result = json.loads((run / "result.json").read_text())
     lines = [{key: value for key, value in line.items() if key not in TIMES} for line in folder.metrics()]
     figures = {name: result[name] for name in ("validation", "test", "best_step", "final")}
     return {"latest": latest, "best": best, "arrays": arrays, "metrics": lines, "result": figures}
+
+
+def _in_numpy(place: Path) -> Any:
+    """A tree of a checkpoint, wherever its leaves were: the devices need not be here."""
+    reader = ocp.PyTreeCheckpointer()
+    shapes = reader.metadata(place).item_metadata.tree
+    return reader.restore(place, restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes))
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcnn import processes
 from jaxcnn.checkpoint import Checkpoints, checksum
 from jaxcnn.errors import InputError, RunFailed
 
@@ -109,6 +110,48 @@ def test_a_damaged_best_falls_back_to_the_next_best(tmp_path, capfd) -> None:
     assert restored["model"]["params"]["kernel"][0, 0] == 3
     assert len(said) == 1
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_checkpoint_that_replaces_one_of_its_step_may_be_cut_off_at_any_moment(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "checkpoints"
+    saved(folder, [(1, None), (2, None)])
+    cut_off = Checkpoints(folder)
+    monkeypatch.setattr(cut_off._manager, "save", lambda *args, **keywords: None)  # killed before anything is written
+    cut_off.save(2, trees(20), {"step": 2, "evaluated": True}, {"top1": 0.5})
+    assert [path.name for path in folder.glob("[0-9]*")] == ["1"]
+    assert cut_off.on_disk() == [1, 2]
+    again = Checkpoints(folder)
+    restored, _ = again.restore(2, trees(0))
+    assert restored["model"]["params"]["kernel"][0, 0] == 2
+    again.save(2, trees(20), {"step": 2}, {"top1": 0.5})
+    again.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
+    restored, _ = Checkpoints(folder).restore(2, trees(0))
+    assert restored["model"]["params"]["kernel"][0, 0] == 20
+    assert Checkpoints(folder).best_step() == 2
+
+
+def test_a_folder_that_shows_late_what_the_first_process_sees_is_waited_for(tmp_path, monkeypatch) -> None:
+    saved(tmp_path, [(1, None)])
+    late = Checkpoints(tmp_path)
+    saved(tmp_path, [(2, None)])  # as by another host: this one does not know of it
+
+    monkeypatch.setattr(processes, "agree", lambda value, name: [1, 2])
+    assert late.steps() == [1]
+    restored = late.restore_newest(trees(0), lambda line: None)
+    assert restored is not None
+    assert restored[1] == {"step": 2}
+
+
+def test_of_a_checkpoint_the_progress_alone_may_be_asked_for(tmp_path, monkeypatch) -> None:
+    saved(tmp_path, [(7, None)])
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    read, asked = checkpoints._reader.restore, []
+    monkeypatch.setattr(
+        checkpoints._reader, "restore", lambda step, args: asked.extend(args.keys()) or read(step, args=args)
+    )
+    assert checkpoints.restore(7, {}) == ({}, {"step": 7})
+    assert asked == ["progress"], "asked for nothing, orbax reads all, which it cannot on other devices"
 
 
 def test_no_checkpoint_is_none_and_an_unknown_step_is_an_error(tmp_path) -> None:

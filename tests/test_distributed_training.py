@@ -15,6 +15,7 @@ from tests.runs import fingerprint, same, write_config
 from tests.test_mesh import on_devices
 
 STEPS = ["-m", "tests.mesh_runs"]
+CLI = "import sys; from jaxcnn.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def saved(path: Path) -> list[np.ndarray]:
@@ -84,19 +85,47 @@ def test_two_processes_train_one_run_that_one_process_goes_on_from(streamed, tmp
     lines = RunFolder(tmp_path / "run").metrics()
     assert [line["step"] for line in lines] == [7, 13]
     assert [line["train"]["examples"] for line in lines] == [224, 192]
+    for inspected in (["--checkpoint", "latest"], ["--step"]):  # on one device, with a mesh of two in its config
+        assert "in all: " in on_devices(1, CLI, "inspect", tmp_path / "run", *inspected)
     (tmp_path / "run" / "result.json").unlink()
-    code = "import sys; from jaxcnn.cli import main; sys.exit(main(sys.argv[1:]))"
-    again = on_devices(1, code, "train", "--workdir", tmp_path / "run", "--resume", "--mesh.fsdp", 1, "--json")
+    again = on_devices(1, CLI, "train", "--workdir", tmp_path / "run", "--resume", "--mesh.fsdp", 1, "--json")
     assert json.loads(again)["best_step"] == result["best_step"]
     assert json.loads(again)["test"]["loss"] == pytest.approx(result["test"]["loss"], rel=1e-5)
 
 
 @pytest.mark.slow
+def test_two_processes_thaw_divided_leaves_and_start_another_run_from_theirs(streamed, tmp_path) -> None:
+    thaws = ["--freeze", "backbone/**", "--unfreeze", "1.0", "backbone/stage3/**"]
+    two = together(tmp_path / "two", "--config", streamed, *thaws)
+    assert [end.code for end in two] == [0, 0], two[0].err + two[1].err
+    on_devices(1, CLI, "train", "--workdir", tmp_path / "one", "--config", streamed, *thaws, "--mesh.fsdp", 1)
+    losses = [[line["train"]["loss"] for line in RunFolder(tmp_path / name).metrics()] for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert "in all: " in on_devices(1, CLI, "inspect", tmp_path / "two")
+    start = ["--config", streamed, "--init-from", tmp_path / "two", "--train.epochs", 1]
+    started = together(tmp_path / "started", *start)
+    assert [end.code for end in started] == [0, 0], started[0].err + started[1].err
+
+
+@pytest.mark.slow
+def test_what_is_damaged_for_one_process_is_damaged_for_all(streamed, tmp_path) -> None:
+    assert [end.code for end in together(tmp_path / "run", "--config", streamed)] == [0, 0]
+    before = fingerprint(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    parts = (tmp_path / "run" / "checkpoints" / "13" / "model" / "ocdbt.process_1" / "d").iterdir()
+    max(parts, key=lambda path: path.stat().st_size).write_bytes(b"")  # of divided leaves, which the second alone reads
+    first, second = together(tmp_path / "run", "--resume")
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "checkpoint 13 is damaged" in first.err
+    assert (tmp_path / "run" / "damaged-13").is_dir()
+    same(before, fingerprint(tmp_path / "run"))
+
+
+@pytest.mark.slow
 def test_a_streamed_run_on_four_processes_is_that_on_one(streamed, tmp_path) -> None:
     four = together(tmp_path / "four", "--config", streamed, "--json", count=4)
-    code = "import sys; from jaxcnn.cli import main; sys.exit(main(sys.argv[1:]))"
     one = json.loads(
-        on_devices(1, code, "train", "--workdir", tmp_path / "one", "--config", streamed, "--mesh.fsdp", 1, "--json")
+        on_devices(1, CLI, "train", "--workdir", tmp_path / "one", "--config", streamed, "--mesh.fsdp", 1, "--json")
     )
     result = json.loads(four[0].out)
     first = [RunFolder(tmp_path / name).metrics()[0] for name in ("one", "four")]
@@ -196,5 +225,4 @@ def test_a_loss_that_is_not_finite_ends_all_and_is_replayed(tiny_config, tmp_pat
     first, second = together(tmp_path / "run", "--config", write_config(config, tmp_path / "c.py"))
     assert (first.code, second.code) == (1, 1), first.err + second.err
     assert "jaxcnn replay" in first.lines[-1]
-    code = "import sys; from jaxcnn.cli import main; sys.exit(main(sys.argv[1:]))"
-    assert "nan" in on_devices(1, code, "replay", tmp_path / "run")
+    assert "nan" in on_devices(1, CLI, "replay", tmp_path / "run")

@@ -13,7 +13,7 @@ RANKS = {
     "config_mesh": 0, "config_optim": 0, "config_strict": 0, "config_reader": 0, "paths": 0, "runtime": 0, "whole": 0,
     "interruption": 0, "processes": 0,
     "models": 1, "data": 1, "augment": 1,
-    "training": 2,
+    "training": 2, "orbax_threads": 2,
     "mesh": 3, "checkpoint": 3, "curves": 3, "diagnosis": 3, "gap": 3, "page": 3, "confusion": 3, "sheets": 3,
     "learning_curves": 3, "pace": 3, "progress": 3, "trace": 3,
     "run_folder": 4, "drawings": 4, "comparison": 4, "weights": 4, "writer": 4,

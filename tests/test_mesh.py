@@ -49,8 +49,10 @@ MESHES = ["8x1", "1x8", "2x4"]
         ("everything", ["2x4"]),
         pytest.param("everything", MESHES, marks=pytest.mark.slow),
         pytest.param("plain", MESHES, marks=pytest.mark.slow),
+        pytest.param("lars", ["2x4"], marks=pytest.mark.slow),  # trust ratios are norms of divided leaves
+        pytest.param("lamb", ["2x4"], marks=pytest.mark.slow),
     ],
-    ids=["everything on 2x4", "everything", "plain"],
+    ids=["everything on 2x4", "everything", "plain", "lars", "lamb"],
 )
 def test_after_20_steps_in_float64_eight_devices_have_what_one_has(kind, meshes) -> None:
     found = steps_on(meshes, "float64", kind)

@@ -80,6 +80,13 @@ def test_two_processes_cannot_train_one_run(tmp_path) -> None:
         pass
 
 
+def test_a_run_that_cannot_be_written_to_is_told_in_a_line(tmp_path) -> None:
+    folder = make(tmp_path / "run")
+    (folder.path / ".lock").mkdir()  # like a read-only file system: it cannot be opened for writing
+    with pytest.raises(InputError, match="run cannot be written to: Is a directory"), folder.locked():
+        pass
+
+
 def test_a_damaged_config_names_file_and_field(tmp_path) -> None:
     folder = make(tmp_path / "run")
     values = json.loads((folder.path / "config.json").read_text())

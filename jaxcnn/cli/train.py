@@ -1,11 +1,12 @@
 """`jaxcnn train` and `python train.py`: parse, build, run."""
 
 import argparse
+import contextlib
 import json
 import logging
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from jaxcnn import processes
 from jaxcnn.cli.train_start import check_alike, check_resumable, held_run, new_path
 from jaxcnn.config import TrainConfig
-from jaxcnn.errors import InputError
+from jaxcnn.errors import InputError, RunFailed
 from jaxcnn.interruption import StopRequest
 from jaxcnn.run_folder import RunFolder, going_on
 
@@ -170,13 +171,23 @@ def _train(
                 curve.plot(folder.path / "lr_finder.png", path.name, planned)
             folder.write_json("lr_finder.json", curve.to_json())
     processes.advise(f"start all of them again with --workdir {shlex.quote(str(folder.path))} --resume")
-    with stop.anywhere(lambda: _not_begun(folder), at_once=True), folder.locked(_LOCK_SECONDS if held else 0.0):
+    seconds = _LOCK_SECONDS if held else 0.0
+    with stop.anywhere(lambda: _not_begun(folder), at_once=True), _writing(folder), folder.locked(seconds):
         started += _tell_receipts(job, folder, options.receipt, log, again=held is not None)
         log.info(f"run: {path}, {job.total_steps} steps, {config.train.epochs:g} epochs")
         with stop.nowhere():
             result = train(job, folder, stop, trace=trace, started=started)
             stop.answered()
         return result, path
+
+
+@contextlib.contextmanager
+def _writing(folder: RunFolder) -> Iterator[None]:
+    """Tells in one line that something cannot be written into a run's folder."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"{folder.path}: {error}") from error
 
 
 def _not_begun(folder: RunFolder) -> str:

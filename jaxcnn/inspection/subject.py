@@ -263,8 +263,14 @@ def _stepped(
 
 
 def _whole(config: TrainConfig) -> TrainConfig:
-    """The config with nothing kept of the frozen part: nothing is computed for a look alone."""
-    return dataclasses.replace(config, features=FeaturesConfig())
+    """The config with nothing kept of the frozen part: nothing is computed for a look alone.
+
+    It takes one device where the run had more devices than are here.
+    """
+    data, fsdp, here = config.mesh.data, config.mesh.fsdp, len(jax.devices())
+    fits = here % fsdp == 0 if data is None else data * fsdp <= here
+    mesh = config.mesh if fits else dataclasses.replace(config.mesh, data=1, fsdp=1)
+    return dataclasses.replace(config, features=FeaturesConfig(), mesh=mesh)
 
 
 def _untrained(leaf: Leaf) -> Leaf:

@@ -24,8 +24,8 @@ from jaxcnn.processes.wire import Process
 
 __all__ = [
     "Launch", "Process", "add_options", "advise", "agree", "agree_on_steps", "announce", "barrier", "count",
-    "first_before_others", "first_does", "index", "is_first", "joined", "launch_of", "shutdown", "start", "table",
-    "told_by_first",
+    "first_before_others", "first_does", "first_reason", "index", "is_first", "joined", "launch_of", "shutdown",
+    "start", "table", "told_by_first",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -132,6 +132,14 @@ def agree(value: T, name: str = "agree") -> T:
 def agree_on_steps(steps: int, stop: bool) -> tuple[int, bool]:
     """Returns how many steps come next, as the first process proposes, and whether any process was asked to stop."""
     return (steps, stop) if _line is None else _line.call("steps", steps, flag=stop)
+
+
+def first_reason(reason: str | None) -> str | None:
+    """Returns why this or another process could not do its part: the first reason in their order; none if all could."""
+    if _line is None:
+        return reason
+    reasons, _ = _line.call("reasons", reason, gather=True)
+    return next((one for one in reasons if one is not None), None)
 
 
 def barrier(name: str) -> None:

@@ -146,7 +146,7 @@ class Line:
             line = f"the other processes have ended without this one: {line}"
         with contextlib.suppress(Exception):
             sys.stderr.flush()
-            advise = verdict.code == EXIT_INTERRUPTED and self.advice and self.advice not in line
+            advise = verdict.code == EXIT_INTERRUPTED and self.advice and "--resume" not in line  # it says so itself
             os.write(2, (f"{line}; {self.advice}\n" if advise else f"{line}\n").encode())
         if self._hub is not None:
             self._hub.wait_for_others(3.0, but=verdict.index)
