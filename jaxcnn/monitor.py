@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn import processes
 from jaxcnn.job import Job
 from jaxcnn.training.health import alarms
 from jaxcnn.writer import Writer
@@ -60,6 +61,8 @@ class Monitor:
             self._compiling.start()
         else:
             self._compile(shapes, inputs, phase)
+            if processes.agree_on_steps(0, self._compiled is None)[1]:
+                self._compiled = None  # all look or none does: a look adds over all devices
 
     def _compile(self, shapes: Any, inputs: Any, phase: int) -> None:
         began = time.perf_counter()
