@@ -75,7 +75,12 @@ def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
     [
         (GroupNorm(2), {"class_weights": WEIGHTS, "label_smoothing": 0.1, "augment": mixed}, (2, 4, 8)),
         (LayerNorm(), {"rule": GlobRule(("backbone/stem/**",)), "class_weights": WEIGHTS}, (4,)),
-        (InstanceNorm(), {"optim": OptimConfig("lars", trust_coefficient=0.1)}, (4,)),
+        pytest.param(
+            InstanceNorm(),
+            {"optim": OptimConfig("lars", trust_coefficient=0.1)},
+            (4,),
+            marks=pytest.mark.slow,
+        ),
         (NoNorm(), {"label_smoothing": 0.1}, (2,)),
         (BatchNorm(frozen=GlobRule(("**/*norm*/*",))), {"rule": GlobRule(("**/*norm*/*",))}, (8,)),
     ],

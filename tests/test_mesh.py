@@ -96,6 +96,7 @@ def test_images_stay_on_their_devices_where_a_gradient_takes_them_in_chunks() ->
     assert on_devices(4, GATHERS).split() == ["True", "False", "True"]
 
 
+@pytest.mark.slow
 def test_a_run_on_four_devices_goes_on_on_one(tiny_config, tmp_path) -> None:
     file = write_config(tiny_config, tmp_path / "c.py")
     code = "import sys; from jaxcnn.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -59,7 +59,9 @@ def test_a_run_interrupted_between_any_dispatches_equals_the_uninterrupted_one(t
     same(fingerprint(whole.path), fingerprint(parts.path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=["SIGTERM", "SIGINT"]
+)
 def test_a_signal_saves_and_exits_with_75_and_says_how_to_go_on(tiny_config, tmp_path, number) -> None:
     config = with_fields(tiny_config, train__epochs=400.0, evaluation__every_epochs=50)
     file = write_config(config, tmp_path / "c.py")
