@@ -25,11 +25,11 @@ from jaxcnn.errors import InputError
 from jaxcnn.feature_cache.points import point_of
 from jaxcnn.feature_cache.reading import Reading, cached_features
 from jaxcnn.inputs import Inputs, batches_of, feed_of, read_inputs
-from jaxcnn.job import Job, check_batches, steps_of
+from jaxcnn.job import Job, check_batches, check_steps, steps_of
 from jaxcnn.models.registry import describe
 from jaxcnn.models.scan import split_stages
 from jaxcnn.network import Network, build_network, has_checkpoint, load_variables
-from jaxcnn.phases import Phase, class_counts, make_phases, on_devices
+from jaxcnn.phases import class_counts, make_phases, on_devices
 from jaxcnn.run_folder import RunFolder
 from jaxcnn.start import check_frozen_start, fit_start, initial_variables
 from jaxcnn.training.learning_rates import batch_factor, peak_rate, peak_told
@@ -133,7 +133,7 @@ def _assemble(
     total_steps = steps_of(config.train.epochs, steps_per_epoch)
     schedule = make_schedule(config.schedule, peak_rate(config), total_steps, steps_per_epoch)
     phases = make_phases(config, network, schedule, inputs, point, devices=mesh.size)
-    _check_steps(phases, steps_per_epoch, total_steps)
+    check_steps(phases, steps_per_epoch, total_steps)
     placements = meshes.state_placements(mesh, phases[0].state_shapes(network), config.mesh)
     check(total_steps)
 
@@ -194,17 +194,6 @@ def _reading(
     # What is before the point is the same in every checkpoint; "best" is any that is whole.
     held = load_variables(run, "best")[0] if run is not None and begun else variables()
     return cached_features(config, inputs, network, held, point, mesh, total_steps)
-
-
-def _check_steps(phases: tuple[Phase, ...], steps_per_epoch: float, total_steps: int) -> None:
-    """Raises InputError for a phase that ends where it begins."""
-    begins = [0, *(steps_of(phase.epoch, steps_per_epoch) for phase in phases[1:]), total_steps]
-    for place, (phase, next_begin) in enumerate(zip(phases, begins[1:], strict=True)):
-        if next_begin <= begins[place]:
-            raise InputError(
-                f"unfreeze: the phase from epoch {phase.epoch:g} has no step before the next or the end of the run "
-                f"(an epoch has {steps_per_epoch:g} steps)"
-            )
 
 
 def _devices_told(config: TrainConfig, network: Network, mesh: Mesh) -> str:

@@ -167,3 +167,14 @@ def check_batches(
             f"{told} and evaluation.batch_size={config.evaluation.batch_size} must be multiples of the {devices} "
             f"{device}s"
         )
+
+
+def check_steps(phases: tuple[Phase, ...], steps_per_epoch: float, total_steps: int) -> None:
+    """Raises InputError for a phase that ends where it begins."""
+    begins = [0, *(steps_of(phase.epoch, steps_per_epoch) for phase in phases[1:]), total_steps]
+    for place, (phase, next_begin) in enumerate(zip(phases, begins[1:], strict=True)):
+        if next_begin <= begins[place]:
+            raise InputError(
+                f"unfreeze: the phase from epoch {phase.epoch:g} has no step before the next or the end of the run "
+                f"(an epoch has {steps_per_epoch:g} steps)"
+            )

@@ -50,6 +50,9 @@ def config(tmp_path_factory):
     return str(path)
 
 
+TOO_CLOSE = ["--train.epochs", "2", "--freeze", "backbone/**", "--unfreeze", "0.3", "backbone/stage3/**", "0.6", "**"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -63,6 +66,10 @@ def config(tmp_path_factory):
         (["--config", "CONFIG", "--gpu", "a100:8", "--mesh.data", "4"], "mesh.data=4 x mesh.fsdp=1 is not the 8 chips"),
         (["--config", "CONFIG", "--gpu", "a100", "--model.virtual-batch-size", "48"], "must divide"),
         (["--config", "CONFIG", "--gpu", "a100", "--examples", "0"], "--examples 0: at least 1"),
+        (
+            ["--config", "CONFIG", "--gpu", "a100", "--examples", "64", *TOO_CLOSE],
+            "unfreeze: the phase from epoch 0.3 has no step",
+        ),
         (["--config", "CONFIG", "--gpu", "a100", "--image-size", "100000000"], "at most 16,384"),
         (["--config", "CONFIG", "--gpu", "a100", "--classes", "1000000000000"], "at most 1,000,000"),
         (["--config", "CONFIG", "--gpu", "a100", "--data.image-size", "100000000"], "16384"),

@@ -19,7 +19,7 @@ from jaxcnn.data.metadata import image_shape_and_classes, split_sizes
 from jaxcnn.data.order import TrainingOrder
 from jaxcnn.errors import InputError
 from jaxcnn.inputs import Inputs, choose_loader, training_images, training_transform
-from jaxcnn.job import Job, check_batches, steps_of
+from jaxcnn.job import Job, check_batches, check_steps, steps_of
 from jaxcnn.network import Network, build_network
 from jaxcnn.phases import make_phases
 from jaxcnn.run_folder import RunFolder
@@ -161,6 +161,7 @@ def planned_on(subject: Subject, mesh: Mesh) -> Planned:
     unread: Any = None
     inputs = Inputs(subject.kind, unread, {}, labels, mean, std)
     phases = make_phases(config, network, schedule, inputs, devices=mesh.size)
+    check_steps(phases, steps_per_epoch, total_steps)
     feed = _feed(subject, total_steps)
     images = jax.ShapeDtypeStruct((size, *feed.image_shape), feed.image_dtype)
     given = jax.ShapeDtypeStruct((size,), jnp.int32)
